@@ -12,7 +12,7 @@
 //! | 6 | `proxy` | the path of a request |
 //! | 5 | `auth`, `exchange` | proof of the caller; a client's connection, its requests and their answers |
 //! | 4 | `pbx`, `limit`, `tickets`, `freeze`, `voximplant` | sessions of the PBX; quotas; single-use tickets; frozen accounts; users at Voximplant |
-//! | 3 | `upstream` | connections to the app and the PBX |
+//! | 3 | `upstream`, `once` | connections to the app and the PBX; what works once and what has ended, here and at all members |
 //! | 2 | [`tls`], [`observe`], [`state`], `members` | certificates and trust; logs, metrics, health; state that outlives a restart; the engine that members share |
 //! | 1 | [`message`], [`config`], `budget`, `lazy_timer`, `backoff`, `descriptors`, `memory`, `seal` | rules of HTTP messages; `proxy.toml`; bytes in buffers; deadlines; pauses between tries; open files; what a process remembers, for the next one; texts that browsers keep and cannot read |
 //! | 0 | [`model`], `random` | plain types and rules: no I/O, no clock; bytes from the system's generator |
@@ -45,6 +45,7 @@ mod memory;
 pub mod message;
 pub mod model;
 pub mod observe;
+mod once;
 mod pbx;
 mod proxy;
 mod random;

@@ -9,6 +9,7 @@ mod races;
 mod seeds;
 mod seen_credentials;
 mod settled;
+mod shared_keys;
 mod source;
 mod table;
 
@@ -177,6 +178,19 @@ impl Limits {
     /// When a limit is used up.
     pub(crate) async fn ask(&self, queries: &[LimitQuery<'_>]) -> Result<(), Limited> {
         query::answer(self.engine.as_ref(), queries).await
+    }
+
+    /// Counts a one-time key of a known user, unless it is counted already in this period.
+    ///
+    /// # Errors
+    /// When the user has had as many different keys in this period as the rate permits, at all members together.
+    pub(crate) async fn admit_key(
+        &self,
+        keys: &DistinctKeys,
+        user: &str,
+        key_id: [u8; 32],
+    ) -> Result<Novelty, Limited> {
+        shared_keys::admit(self.engine.as_ref(), keys, user, key_id).await
     }
 }
 

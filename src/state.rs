@@ -21,7 +21,8 @@ use tokio::time::timeout;
 
 use self::clock::BelievedClock;
 pub use self::file::OpenError;
-use self::tables::{Change, ChangeError, EndedLogins, Tables, TakenTicket};
+pub(crate) use self::tables::EndedLogins;
+use self::tables::{Change, ChangeError, Tables, TakenTicket};
 pub use self::tables::{Freeze, SharedFreeze, Suspension};
 use self::writer::StateWriter;
 use crate::model::digest::{Digest, sha256_of};
@@ -65,6 +66,9 @@ pub enum KeepError {
     /// The file cannot be written, or another process has it now.
     #[error("the state file cannot be written")]
     Unavailable,
+    /// The engine that members share cannot be used, or lost what it knew a moment ago.
+    #[error("the shared engine cannot be used")]
+    EngineDown,
 }
 
 impl Store {
@@ -115,6 +119,39 @@ impl Store {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.shared.now()
+    }
+
+    // === What members share ===
+
+    /// Returns the key of an id within a scope, for a mark or an ended login.
+    #[must_use]
+    pub(crate) fn key(scope: &str, id: &[u8]) -> Digest {
+        digest(scope, id)
+    }
+
+    /// Returns how much longer something is kept that is of use until `until`: longer than that, so that a clock that
+    /// was set back, or another member's that is late, makes no credential usable again. Zero: it is over.
+    #[must_use]
+    pub(crate) fn life(&self, until: Timestamp) -> Duration {
+        tables::life(until, self.now())
+    }
+
+    /// Lists the marks that are not over, by their keys.
+    #[must_use]
+    pub(crate) fn live_marks(&self) -> Vec<(Digest, Timestamp)> {
+        let now = self.now();
+        let tables = self.shared.tables();
+        let live = tables.marks.iter().filter(|(_, until)| !tables::life(**until, now).is_zero());
+        live.map(|(key, until)| (*key, *until)).collect()
+    }
+
+    /// Lists the ended logins that are not over, by their keys.
+    #[must_use]
+    pub(crate) fn live_ended(&self) -> Vec<(Digest, EndedLogins)> {
+        let now = self.now();
+        let tables = self.shared.tables();
+        let live = tables.ended.iter().filter(|(_, ended)| !tables::life(ended.until, now).is_zero());
+        live.map(|(key, ended)| (*key, *ended)).collect()
     }
 
     // === Marks ===

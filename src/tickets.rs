@@ -13,10 +13,12 @@ use aws_lc_rs::{constant_time, hmac};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-use crate::model::digest::sha256;
+use crate::model::digest::{Digest, sha256};
+use crate::model::key_ring::KeyRing;
 use crate::model::secret::Secret;
+use crate::once::OnceStore;
 use crate::random;
-use crate::state::{KeepError, Store};
+use crate::state::KeepError;
 
 /// How many characters of a ticket are random: 144 bits.
 const RANDOM: usize = 24;
@@ -26,6 +28,8 @@ const MARK: usize = 6;
 const MARK_TEXT: usize = 8;
 /// The purpose of a ticket's key, for its derivation.
 const PURPOSE: &[u8] = b"callgate ticket 1";
+/// The use for which keys of a ring are derived.
+const MARKS: &str = "marks of tickets";
 
 /// A ticket, which the browser carries to the other host. Only [`Ticket::expose`] shows it.
 ///
@@ -50,23 +54,25 @@ impl fmt::Debug for Ticket {
 /// Issues and redeems tickets.
 #[derive(Debug)]
 pub(crate) struct Tickets {
-    store: Arc<Store>,
+    once: Arc<OnceStore>,
     ttl: Duration,
-    /// The key that marks tickets as issued by this process.
-    mark: Arc<hmac::Key>,
+    /// The keys that mark tickets as issued by this process or, with a ring of keys, by any member. The first one writes.
+    marks: Arc<[hmac::Key]>,
 }
 
 impl Tickets {
-    /// Issues tickets into a store, each valid for `ttl`.
+    /// Issues tickets into a memory, each valid for `ttl`.
     #[must_use]
-    pub(crate) fn new(store: Arc<Store>, ttl: Duration) -> Self {
-        Self { store, ttl, mark: Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &random::bytes::<32>())) }
+    pub(crate) fn new(once: Arc<OnceStore>, ttl: Duration) -> Self {
+        let own = || [hmac::Key::new(hmac::HMAC_SHA256, &random::bytes::<32>())].into();
+        Self { marks: once.ring().map_or_else(own, marks_of), once, ttl }
     }
 
-    /// Returns the same with the same store and the same marks.
+    /// Returns the same for another configuration, with the same marks unless members share others.
     #[must_use]
-    pub(crate) fn successor(&self) -> Self {
-        Self { store: Arc::clone(&self.store), ttl: self.ttl, mark: Arc::clone(&self.mark) }
+    pub(crate) fn successor(&self, once: Arc<OnceStore>) -> Self {
+        let marks = once.ring().map_or_else(|| Arc::clone(&self.marks), marks_of);
+        Self { once, ttl: self.ttl, marks }
     }
 
     /// Returns the text that a ticket vouches for, if the ticket was issued here, redeemed or not. Such a ticket cannot be
@@ -75,14 +81,11 @@ impl Tickets {
     pub(crate) fn vouched(&self, ticket: &str) -> Option<String> {
         let (random, rest) = ticket.split_at_checked(RANDOM)?;
         let (mark, text) = rest.split_at_checked(MARK_TEXT)?;
-        constant_time::verify_slices_are_equal(self.mark_of(random, text).as_bytes(), mark.as_bytes()).ok()?;
+        let is_of = |key: &hmac::Key| {
+            constant_time::verify_slices_are_equal(mark_of(key, random, text).as_bytes(), mark.as_bytes()).is_ok()
+        };
+        self.marks.iter().find(|key| is_of(key))?;
         String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()
-    }
-
-    fn mark_of(&self, random: &str, text: &str) -> String {
-        // All random parts have one length, so that both parts have one reading.
-        let tag = hmac::sign(&self.mark, format!("{random}{text}").as_bytes());
-        BASE64_URL_SAFE_NO_PAD.encode(&tag.as_ref()[..MARK])
     }
 
     /// Issues a ticket for a value. It vouches for `text`, which is no secret.
@@ -90,11 +93,22 @@ impl Tickets {
     /// # Errors
     /// When the store is full of unredeemed tickets, or cannot be written.
     pub(crate) async fn issue(&self, value: &Secret, text: &str) -> Result<Ticket, KeepError> {
-        let (random, text) = (random::text::<18>(), BASE64_URL_SAFE_NO_PAD.encode(text));
-        let ticket = Ticket(Secret::new(format!("{random}{}{text}", self.mark_of(&random, &text))));
-        let until = self.store.now().checked_add(self.ttl).map_err(|_| KeepError::Unavailable)?;
-        self.store.keep_ticket(sha256(ticket.expose().as_bytes()), seal(ticket.expose(), value), until).await?;
+        let text = BASE64_URL_SAFE_NO_PAD.encode(text);
+        let until = self.once.now().checked_add(self.ttl).map_err(|_| KeepError::Unavailable)?;
+        let ticket = self.make(&text);
+        match self.once.keep_ticket(name_of(&ticket), seal(ticket.expose(), value), until).await {
+            // The engine may have kept this one, so that it could be redeemed there and here: it is not used.
+            Err(KeepError::EngineDown) => {}
+            kept => return kept.map(|()| ticket),
+        }
+        let ticket = self.make(&text);
+        self.once.keep_ticket_here(name_of(&ticket), seal(ticket.expose(), value), until).await?;
         Ok(ticket)
+    }
+
+    fn make(&self, text: &str) -> Ticket {
+        let random = random::text::<18>();
+        Ticket(Secret::new(format!("{random}{}{text}", mark_of(&self.marks[0], &random, text))))
     }
 
     /// Takes the value of a ticket out, so that no second call finds it; nothing if the ticket is unknown, used or
@@ -103,9 +117,25 @@ impl Tickets {
     /// # Errors
     /// When the store cannot be written.
     pub(crate) async fn redeem(&self, ticket: &str) -> Result<Option<Secret>, KeepError> {
-        let sealed = self.store.take_ticket(sha256(ticket.as_bytes())).await?;
+        let sealed = self.once.take_ticket(sha256(ticket.as_bytes())).await?;
         Ok(sealed.and_then(|sealed| unseal(ticket, sealed)))
     }
+}
+
+/// Derives the keys of marks from those that members share.
+fn marks_of(ring: &KeyRing) -> Arc<[hmac::Key]> {
+    ring.keys().iter().map(|key| hmac::Key::new(hmac::HMAC_SHA256, &key.derive(MARKS)[..])).collect()
+}
+
+fn mark_of(key: &hmac::Key, random: &str, text: &str) -> String {
+    // All random parts have one length, so that both parts have one reading.
+    let tag = hmac::sign(key, format!("{random}{text}").as_bytes());
+    BASE64_URL_SAFE_NO_PAD.encode(&tag.as_ref()[..MARK])
+}
+
+/// Returns the name of a ticket in the store.
+fn name_of(ticket: &Ticket) -> Digest {
+    sha256(ticket.expose().as_bytes())
 }
 
 fn seal(ticket: &str, value: &Secret) -> Vec<u8> {
@@ -137,9 +167,14 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::state::Store;
+
+    fn alone(store: Store) -> Arc<OnceStore> {
+        OnceStore::new(Arc::new(store), None)
+    }
 
     fn tickets() -> Tickets {
-        Tickets::new(Arc::new(Store::in_memory()), Duration::from_secs(30))
+        Tickets::new(alone(Store::in_memory()), Duration::from_secs(30))
     }
 
     async fn issue(tickets: &Tickets, value: &str) -> Ticket {
@@ -172,7 +207,7 @@ mod tests {
         let tickets = tickets();
         let ticket = issue(&tickets, "session").await;
         for _ in 0..2 {
-            for tickets in [&tickets, &tickets.successor()] {
+            for tickets in [&tickets, &tickets.successor(Arc::clone(&tickets.once))] {
                 assert_eq!(tickets.vouched(ticket.expose()).as_deref(), Some("app.test/"));
             }
             let _ = tickets.redeem(ticket.expose()).await;
@@ -193,7 +228,7 @@ mod tests {
         for text in ["", &evil, &longer, &text[..text.len() - 1], &format!("{text}A"), &format!("{text}=")] {
             assert_eq!(tickets.vouched(&format!("{stem}{text}")), None, "{text}");
         }
-        assert_eq!(Tickets::new(Arc::new(Store::in_memory()), Duration::ZERO).vouched(ticket.expose()), None);
+        assert_eq!(Tickets::new(alone(Store::in_memory()), Duration::ZERO).vouched(ticket.expose()), None);
     }
 
     #[tokio::test]
@@ -218,7 +253,7 @@ mod tests {
     async fn a_ticket_outlives_a_restart_and_its_file_redeems_nothing() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("state");
-        let open = || Tickets { store: Arc::new(Store::open(&path).unwrap()), ..tickets() };
+        let open = || Tickets { once: alone(Store::open(&path).unwrap()), ..tickets() };
         let before = open();
         let ticket = issue(&before, "canary-of-a-session").await;
         drop(before);

@@ -107,10 +107,12 @@ impl Chain {
         &self.providers
     }
 
-    /// Tells whether the login of a method ended after it was proven.
-    #[must_use]
-    pub(crate) fn has_ended(&self, method: &str, login: &ProviderLogin<'_>) -> bool {
-        self.providers.iter().any(|provider| provider.name() == method && provider.has_ended(login))
+    /// Tells whether the login of a method ended, here or at another member, after it was proven.
+    pub(crate) async fn has_ended(&self, method: &str, login: &ProviderLogin<'_>) -> bool {
+        match self.providers.iter().find(|provider| provider.name() == method) {
+            Some(provider) => provider.has_ended(login).await,
+            None => false,
+        }
     }
 }
 
@@ -132,8 +134,8 @@ fn method(
         MethodKind::Mtls(settings) => Method::Mtls(MtlsMethod::new(name, settings.clone())),
         MethodKind::Key(settings) => Method::Keys(ApiKeys::of(KeyMethod::new(name, settings.clone()))),
         MethodKind::Link(settings) => {
-            let store = Arc::clone(sources.store());
-            Method::Links(SignedLinks::of(LinkMethod::new(name, settings.clone(), store)))
+            let once = Arc::clone(sources.once());
+            Method::Links(SignedLinks::of(LinkMethod::new(name, settings.clone(), once)))
         }
         MethodKind::Jwt(settings) => {
             let Some(keys) = sources.keys(&settings.keys) else { return Ok(None) };
@@ -142,8 +144,8 @@ fn method(
         MethodKind::Oidc(settings) => {
             let Some((provider, key)) = sources.provider(&name) else { return Ok(None) };
             let claims = grant::claims_used(&config.rules, &name);
-            let store = Arc::clone(sources.store());
-            Method::Oidc(Rc::new(OidcMethod::new(name, settings.clone(), provider, key, claims, store)))
+            let once = Arc::clone(sources.once());
+            Method::Oidc(Rc::new(OidcMethod::new(name, settings.clone(), provider, key, claims, once)))
         }
     }))
 }
@@ -204,7 +206,7 @@ impl Chain {
     /// # Errors
     /// When an app or a server of keys that must be asked gives no answer.
     pub(crate) async fn ask(&self, request: &AuthRequest<'_>) -> Result<Verdict, Error> {
-        let shown = self.find(request);
+        let shown = without_ended(self.find(request), request).await;
         let (label, verdict) = match shown.as_slice() {
             [] => (metrics::CountedMethod::None, Ok(Verdict::Abstain)),
             [(method, shown)] => (method.label(), method.judge(shown, request).await),
@@ -253,6 +255,26 @@ impl Chain {
         let DeliberateFields { bearer, others } = &self.deliberate;
         (*bearer && bearer::of(headers).is_some()) || others.iter().any(|name| headers.contains_key(name))
     }
+}
+
+/// Leaves out the cookies of logins that have ended at another member: they are left over, as those that ended here are.
+async fn without_ended<'c, 'a>(
+    shown: Vec<(&'c Method, Shown<'a>)>,
+    request: &AuthRequest<'_>,
+) -> Vec<(&'c Method, Shown<'a>)> {
+    let mut left = Vec::with_capacity(shown.len());
+    for (method, shown) in shown {
+        let has_ended = match (method, &shown) {
+            (Method::Oidc(oidc), Shown::Remembered(principal)) => {
+                oidc.has_cookie_ended(request.headers, principal).await
+            }
+            _ => false,
+        };
+        if !has_ended {
+            left.push((method, shown));
+        }
+    }
+    left
 }
 
 /// Returns the label and the fingerprint of a credential.

@@ -12,7 +12,7 @@ use crate::model::link::{self, LinkError};
 use crate::model::login::LoginKind;
 use crate::model::principal::Principal;
 use crate::observe::metrics;
-use crate::state::Store;
+use crate::once::OnceStore;
 
 /// The scope of the marks of used links.
 const SCOPE: &str = "link";
@@ -30,13 +30,13 @@ impl SignedLinks {
         self.0.extend(more.0);
     }
 
-    fn judge_link(&self, query: &str, request: &AuthRequest<'_>) -> Verdict {
+    async fn judge_link(&self, query: &str, request: &AuthRequest<'_>) -> Verdict {
         let key = link::key_of(query).unwrap_or_default();
         let found = self.0.iter().find(|method| method.has_key(&key));
-        found.map_or_else(
-            || Verdict::refuse("link", LinkError::Key.to_string()),
-            |method| method.judge(request, query, Timestamp::now()),
-        )
+        match found {
+            Some(method) => method.judge(request, query, Timestamp::now()).await,
+            None => Verdict::refuse("link", LinkError::Key.to_string()),
+        }
     }
 }
 
@@ -51,7 +51,7 @@ impl Credentials for SignedLinks {
     }
 
     async fn judge(&self, _shown: &Shown<'_>, request: &AuthRequest<'_>) -> Result<Verdict, Error> {
-        Ok(self.judge_link(request.query.unwrap_or_default(), request))
+        Ok(self.judge_link(request.query.unwrap_or_default(), request).await)
     }
 }
 
@@ -60,19 +60,19 @@ impl Credentials for SignedLinks {
 pub(super) struct LinkMethod {
     name: String,
     settings: LinkConfig,
-    store: Arc<Store>,
+    once: Arc<OnceStore>,
 }
 
 impl LinkMethod {
-    pub(super) const fn new(name: String, settings: LinkConfig, store: Arc<Store>) -> Self {
-        Self { name, settings, store }
+    pub(super) const fn new(name: String, settings: LinkConfig, once: Arc<OnceStore>) -> Self {
+        Self { name, settings, once }
     }
 
     fn has_key(&self, id: &str) -> bool {
         self.settings.keys.iter().any(|key| key.id() == id)
     }
 
-    fn judge(&self, request: &AuthRequest<'_>, query: &str, now: Timestamp) -> Verdict {
+    async fn judge(&self, request: &AuthRequest<'_>, query: &str, now: Timestamp) -> Verdict {
         if request.login != LoginKind::Pbx {
             return self.reject("a link is for /auth/pbx alone");
         }
@@ -85,7 +85,7 @@ impl LinkMethod {
         };
         let Some(subject) = subject(&link.claims) else { return self.reject("the link names no account and no user") };
         // An early answer. The mark that is set right before the session is opened decides.
-        if self.store.is_marked(SCOPE, &link.id) {
+        if self.once.is_marked(SCOPE, &link.id).await {
             return self.reject("the link was used before");
         }
         let claims = link.claims.into_iter().map(|(name, value)| (name, value.into())).collect();

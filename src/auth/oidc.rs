@@ -32,9 +32,9 @@ use crate::model::jwt::IdTokenError;
 use crate::model::path::OIDC_CALLBACK_PATH;
 use crate::model::principal::Principal;
 use crate::observe::metrics;
+use crate::once::OnceStore;
 use crate::random;
 use crate::seal::{Purpose, SealKey};
-use crate::state::Store;
 use crate::upstream::FetchError;
 
 pub(crate) use self::attempt::{forget as forget_attempt, forget_all, forget_oldest};
@@ -58,7 +58,7 @@ pub(crate) struct OidcMethod {
     /// The claims that rules use. The cookie keeps these, and those by which a login ends.
     claims: Vec<String>,
     /// Remembers the logins that have ended.
-    store: Arc<Store>,
+    once: Arc<OnceStore>,
 }
 
 /// An error of a login at a provider. Its text is for the person, its source for the operator.
@@ -200,9 +200,9 @@ impl OidcMethod {
         provider: Arc<Provider>,
         key: Arc<SealKey>,
         claims: Vec<String>,
-        store: Arc<Store>,
+        once: Arc<OnceStore>,
     ) -> Self {
-        Self { name, settings, provider, key, claims, store }
+        Self { name, settings, provider, key, claims, once }
     }
 
     /// Returns the name of the method.
@@ -242,7 +242,7 @@ impl OidcMethod {
         let login =
             RememberedLogin::read(&text).filter(|login| login.is_good(Timestamp::now(), self.settings.remember))?;
         let principal = Principal { method: self.name.clone(), subject: login.subject, claims: login.claims };
-        let has_ended = self.is_cookie_ended(sealed) || self.has_ended(&ProviderLogin::of(&principal));
+        let has_ended = self.is_cookie_ended_here(sealed) || self.has_ended_here(&ProviderLogin::of(&principal));
         (!has_ended).then_some((sealed, principal))
     }
 

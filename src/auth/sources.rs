@@ -1,4 +1,4 @@
-//! What all workers' chains share: fetched keys, identity providers and the store, and what of it a reload keeps.
+//! What all workers' chains share: fetched keys, identity providers and what works once, and what of it a reload keeps.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use super::jwt::KeySource;
 use super::oidc::Provider;
 use crate::config::{Config, JwksConfig, JwtConfig, JwtKeySource, MethodKind};
 use crate::observe::metrics::Freshness;
+use crate::once::OnceStore;
 use crate::seal::SealKey;
-use crate::state::Store;
 
 /// What the methods of one configuration judge by, shared by all workers.
 pub(crate) struct AuthSources {
@@ -21,7 +21,7 @@ pub(crate) struct AuthSources {
     providers: HashMap<String, ProviderEntry>,
     /// Seals cookies where no `cookie_key` is configured.
     seal: Arc<SealKey>,
-    store: Arc<Store>,
+    once: Arc<OnceStore>,
 }
 
 /// A set of keys that is fetched, and the names of the methods that use it.
@@ -41,16 +41,16 @@ impl AuthSources {
     ///
     /// # Errors
     /// When the trust roots of a source cannot be used.
-    pub(crate) fn new(config: &Config, store: Arc<Store>) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(config: &Config, once: Arc<OnceStore>) -> Result<Self, rustls::Error> {
         let seal = Arc::new(SealKey::random());
-        Ok(Self { key_sets: key_sets(config, &[])?, providers: providers(config, &seal)?, seal, store })
+        Ok(Self { key_sets: key_sets(config, &[])?, providers: providers(config, &seal)?, seal, once })
     }
 
     /// Prepares the sources of the next configuration. Keys and providers that it names as this one stay as they are.
     ///
     /// # Errors
     /// As [`AuthSources::new`].
-    pub(crate) fn successor(&self, config: &Config) -> Result<Self, rustls::Error> {
+    pub(crate) fn successor(&self, config: &Config, once: Arc<OnceStore>) -> Result<Self, rustls::Error> {
         let seal = Arc::clone(&self.seal);
         let mut providers = providers(config, &seal)?;
         for (name, next) in &mut providers {
@@ -58,7 +58,7 @@ impl AuthSources {
                 next.provider = Arc::clone(&known.provider);
             }
         }
-        Ok(Self { key_sets: key_sets(config, &self.key_sets)?, providers, seal, store: Arc::clone(&self.store) })
+        Ok(Self { key_sets: key_sets(config, &self.key_sets)?, providers, seal, once })
     }
 
     /// Returns the tasks that keep keys and providers fresh. They run as long as the configuration is in use.
@@ -94,8 +94,8 @@ impl AuthSources {
         if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
     }
 
-    pub(super) const fn store(&self) -> &Arc<Store> {
-        &self.store
+    pub(super) const fn once(&self) -> &Arc<OnceStore> {
+        &self.once
     }
 
     pub(super) fn keys(&self, source: &JwtKeySource) -> Option<KeySource> {

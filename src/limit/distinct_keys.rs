@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::num::NonZeroU32;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -104,27 +105,72 @@ impl DistinctKeys {
     /// # Errors
     /// When the user has had as many different keys in this period as the rate permits.
     pub(crate) fn admit(&self, user: &str, key_id: [u8; 32], now: Instant) -> Result<Novelty, Limited> {
+        self.admit_among(NonZeroU32::MIN, user, key_id, now)
+    }
+
+    /// As [`DistinctKeys::admit`], with the part of the rate that one of several members has: one key at least.
+    ///
+    /// # Errors
+    /// When the user has had as many different keys here.
+    pub(super) fn admit_among(
+        &self,
+        members: NonZeroU32,
+        user: &str,
+        key_id: [u8; 32],
+        now: Instant,
+    ) -> Result<Novelty, Limited> {
+        let most = (self.rate.count.get() / members).max(1) as usize;
         let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys = answered.entry(user.to_owned()).or_default();
-        keys.retain(|key| now.duration_since(key.since) < self.rate.period);
+        let keys = self.counted(&mut answered, user, now);
         if keys.iter().any(|key| key.key_id == key_id) {
             return Ok(Novelty::Repeated);
         }
-        if keys.len() >= self.rate.count.get() as usize {
-            return Err(self.limited(keys, now));
+        if keys.len() >= most {
+            return Err(self.limited_after(self.wait(keys, most, now)));
         }
         keys.push(AnsweredKey { key_id, since: now });
         Ok(Novelty::New)
     }
 
-    fn limited(&self, keys: &[AnsweredKey], now: Instant) -> Limited {
-        let oldest = keys.iter().map(|key| now.duration_since(key.since)).max().unwrap_or_default();
-        Limited {
-            name: "distinct_keys",
-            limit: self.rate.count.get(),
-            window: self.rate.period,
-            retry_after: self.rate.period.saturating_sub(oldest),
+    /// Notes a key that was admitted for all members.
+    pub(super) fn note(&self, user: &str, key_id: [u8; 32], now: Instant) {
+        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        let keys = self.counted(&mut answered, user, now);
+        let is_known = keys.iter().any(|key| key.key_id == key_id);
+        // An engine that lost what it knew may admit more.
+        if !is_known && keys.len() < self.rate.count.get() as usize {
+            keys.push(AnsweredKey { key_id, since: now });
         }
+    }
+
+    /// Returns the rate.
+    pub(super) const fn rate(&self) -> Rate {
+        self.rate
+    }
+
+    /// Returns the keys of a user that count now.
+    fn counted<'a>(
+        &self,
+        answered: &'a mut HashMap<String, Vec<AnsweredKey>>,
+        user: &str,
+        now: Instant,
+    ) -> &'a mut Vec<AnsweredKey> {
+        let keys = answered.entry(user.to_owned()).or_default();
+        keys.retain(|key| now.duration_since(key.since) < self.rate.period);
+        keys
+    }
+
+    /// Returns how long until fewer than `most` of the keys count.
+    fn wait(&self, keys: &[AnsweredKey], most: usize, now: Instant) -> Duration {
+        let mut ages: Vec<_> = keys.iter().map(|key| now.duration_since(key.since)).collect();
+        ages.sort_unstable_by(|one, other| other.cmp(one));
+        let last = ages.get(ages.len().saturating_sub(most)).copied().unwrap_or_default();
+        self.rate.period.saturating_sub(last)
+    }
+
+    /// Returns the answer when the next key is admitted after a wait.
+    pub(super) const fn limited_after(&self, retry_after: Duration) -> Limited {
+        Limited { name: "distinct_keys", limit: self.rate.count.get(), window: self.rate.period, retry_after }
     }
 }
 

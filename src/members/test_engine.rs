@@ -1,14 +1,15 @@
 //! A real engine for tests.
 
-use std::env;
-use std::io::{Write, stderr};
+use std::io::{self, Write, stderr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{env, fs};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::SharedEngine;
@@ -25,10 +26,7 @@ impl TestEngine {
     /// Starts a server; nothing where the program is missing, which `tests/run` does not permit.
     pub(crate) fn start() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let mut server = Command::new("redis-server");
-        server.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket", "engine.sock"]);
-        server.current_dir(folder.path()).stdout(Stdio::null()).stdin(Stdio::null());
-        match server.spawn() {
+        match server_in(&folder) {
             Ok(server) => Some(Self { server, folder }),
             Err(error) => {
                 assert!(env::var_os("CALLGATE_TEST_PROGRAMS").is_none(), "redis-server: {error}");
@@ -36,6 +34,23 @@ impl TestEngine {
                 None
             }
         }
+    }
+
+    /// Ends the server.
+    pub(crate) fn kill(&mut self) {
+        drop(self.server.kill());
+        drop(self.server.wait());
+        drop(fs::remove_file(self.folder.path().join("engine.sock")));
+    }
+
+    /// Starts an empty server in the place of one that has ended.
+    pub(crate) fn start_again(&mut self) {
+        self.server = server_in(&self.folder).unwrap();
+    }
+
+    /// Stops the server, with its connections open, or lets it go on.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.server), signal).unwrap();
     }
 
     /// Returns the settings of a member.
@@ -62,7 +77,12 @@ impl TestEngine {
 
     /// Returns the engine as a member sees it, once it is reached.
     pub(crate) async fn reach(&self) -> Arc<SharedEngine> {
-        let engine = SharedEngine::new(self.config());
+        self.reach_with(self.config()).await
+    }
+
+    /// As [`TestEngine::reach`], for a member with other settings.
+    pub(crate) async fn reach_with(&self, config: SharedConfig) -> Arc<SharedEngine> {
+        let engine = SharedEngine::new(config);
         tokio::spawn(Arc::clone(&engine).run());
         engine.reached().wait_for(|times| *times > 0).await.unwrap();
         engine
@@ -71,7 +91,13 @@ impl TestEngine {
 
 impl Drop for TestEngine {
     fn drop(&mut self) {
-        drop(self.server.kill());
-        drop(self.server.wait());
+        self.kill();
     }
+}
+
+fn server_in(folder: &TempDir) -> io::Result<Child> {
+    let mut server = Command::new("redis-server");
+    server.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket", "engine.sock"]);
+    server.current_dir(folder.path()).stdout(Stdio::null()).stdin(Stdio::null());
+    server.spawn()
 }

@@ -148,7 +148,7 @@ fn fields(error: &Error) -> Vec<(HeaderName, HeaderValue)> {
         }
         Error::NewUser(NewcomerError::Unavailable { retry_after: wait, .. }) => vec![retry_after(*wait)],
         Error::NotStored(KeepError::Full) | Error::Keys(_) => vec![retry_after(WAIT_FOR_ROOM)],
-        Error::NotStored(KeepError::Unavailable) => vec![retry_after(WAIT_FOR_STATE)],
+        Error::NotStored(KeepError::Unavailable | KeepError::EngineDown) => vec![retry_after(WAIT_FOR_STATE)],
         Error::NotAudited(_) => vec![retry_after(WAIT_FOR_AUDIT)],
         Error::Upstream(upstream::Error::Full | upstream::Error::BoundConnectionBusy) => {
             vec![retry_after(WAIT_FOR_CONNECTION)]

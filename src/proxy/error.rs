@@ -188,6 +188,7 @@ impl Error {
             Self::Prefetch => (StatusCode::SERVICE_UNAVAILABLE, "prefetch"),
             Self::NotStored(KeepError::Full) => (StatusCode::SERVICE_UNAVAILABLE, "state_full"),
             Self::NotStored(KeepError::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, "state_unavailable"),
+            Self::NotStored(KeepError::EngineDown) => (StatusCode::SERVICE_UNAVAILABLE, "shared_unavailable"),
             Self::NotAudited(_) => (StatusCode::SERVICE_UNAVAILABLE, "audit_unavailable"),
             Self::Upstream(error) => upstream_status(error),
             Self::App(error) => app_status(error),

@@ -19,6 +19,7 @@ use crate::model::freeze_target::FreezeTarget;
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::health::ReadinessParts;
 use crate::observe::metrics::Freshness;
+use crate::once::OnceStore;
 use crate::pbx::{self, Breaker, IssuedSessions, SessionChecks};
 use crate::seal::SealKey;
 use crate::state::{Freeze, KeepError, Store};
@@ -47,6 +48,8 @@ pub(super) struct LoginState {
     pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
     pub(super) races: Arc<Races>,
     pub(super) store: Arc<Store>,
+    /// What works once and what has ended, here and at all members.
+    pub(super) once: Arc<OnceStore>,
     pub(super) freezes: Arc<Freezes>,
     freeze_sharing: Arc<FreezeSharing>,
     pub(super) voximplant: VoximplantState,
@@ -98,12 +101,13 @@ impl SharedState {
     pub(crate) fn new(config: &Config, store: Arc<Store>, memory: &mut ProcessMemory) -> Result<Self, rustls::Error> {
         let engine = config.shared.clone().map(SharedEngine::new);
         let freezes = Arc::new(Freezes::new(Arc::clone(&store)));
+        let once = OnceStore::new(Arc::clone(&store), engine.clone());
         Ok(Self {
-            auth: Arc::new(AuthSources::new(config, Arc::clone(&store))?),
+            auth: Arc::new(AuthSources::new(config, Arc::clone(&once))?),
             pbx: Arc::new(PbxState {
                 breaker: breaker(config, engine.as_ref()),
                 issued: Arc::new(IssuedSessions::take_over(memory)),
-                tickets: Tickets::new(Arc::clone(&store), TICKET_LIFE),
+                tickets: Tickets::new(Arc::clone(&once), TICKET_LIFE),
                 checks: SessionChecks::default(),
                 seal: Arc::new(SealKey::random()),
             }),
@@ -115,6 +119,7 @@ impl SharedState {
                 freezes,
                 voximplant: VoximplantState::new(config, &store, memory),
                 store,
+                once,
             }),
             connectors: Connectors::new(config)?,
             engine,
@@ -137,11 +142,12 @@ impl SharedState {
             true => self.engine.clone(),
             false => config.shared.clone().map(SharedEngine::new),
         };
+        let login = Arc::new(self.login.successor(before, config, engine.clone()));
         Ok(Self {
-            login: Arc::new(self.login.successor(before, config, engine.clone())),
-            pbx: Arc::new(self.pbx.successor(before, config, engine.as_ref())),
+            pbx: Arc::new(self.pbx.successor(before, config, engine.as_ref(), &login.once)),
             connectors,
-            auth: Arc::new(self.auth.successor(config)?),
+            auth: Arc::new(self.auth.successor(config, Arc::clone(&login.once))?),
+            login,
             engine,
         })
     }
@@ -217,7 +223,8 @@ impl SharedState {
     pub(crate) fn chores(&self, config: &Config) -> Vec<BoxFuture<'static, ()>> {
         let sweep = sweep(Arc::clone(&self.login.store)).boxed();
         let engine = self.engine.clone().map(|engine| engine.run().boxed());
-        let engine = engine.into_iter().chain(self.login.limits.settle().map(FutureExt::boxed));
+        let informed = self.engine.as_ref().map(|_| Arc::clone(&self.login.once).keep_engine_informed().boxed());
+        let engine = engine.into_iter().chain(informed).chain(self.login.limits.settle().map(FutureExt::boxed));
         let breaker = self.engine.is_some().then(|| pbx::follow_breaker(Arc::clone(&self.pbx.breaker)));
         let breaker = breaker.map(|follow| follow.map(|never| match never {}).boxed());
         self.auth.tasks().chain([sweep]).chain(self.session_ends(config)).chain(engine).chain(breaker).collect()
@@ -269,6 +276,7 @@ impl LoginState {
     fn successor(&self, before: &Config, config: &Config, engine: Option<Arc<SharedEngine>>) -> Self {
         let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
         let is_same_rate = rate(before) == rate(config);
+        let once = self.once.successor(engine.as_ref());
         Self {
             limits: self.limits.successor(&config.limits, engine),
             distinct_keys: if is_same_rate {
@@ -278,6 +286,7 @@ impl LoginState {
             },
             races: Arc::clone(&self.races),
             store: Arc::clone(&self.store),
+            once,
             freezes: Arc::clone(&self.freezes),
             freeze_sharing: Arc::clone(&self.freeze_sharing),
             voximplant: self.voximplant.successor(config),
@@ -305,7 +314,13 @@ impl VoximplantState {
 }
 
 impl PbxState {
-    fn successor(&self, before: &Config, config: &Config, engine: Option<&Arc<SharedEngine>>) -> Self {
+    fn successor(
+        &self,
+        before: &Config,
+        config: &Config,
+        engine: Option<&Arc<SharedEngine>>,
+        once: &Arc<OnceStore>,
+    ) -> Self {
         // With other credentials, or another PBX, what the breaker knows says nothing.
         let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.urls, pbx.admin));
         let is_same_pbx = asked(before) == asked(config);
@@ -317,7 +332,7 @@ impl PbxState {
                 false => breaker(config, engine),
             },
             issued: Arc::clone(&self.issued),
-            tickets: self.tickets.successor(),
+            tickets: self.tickets.successor(Arc::clone(once)),
             // With other markers, or another PBX, the same answer means something else.
             checks: if is_same_pbx && is_same_auto { self.checks.clone() } else { SessionChecks::default() },
             seal: Arc::clone(&self.seal),

@@ -1,6 +1,7 @@
 //! The tables of the store and the rules of their changes. No file, no clock.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -71,10 +72,10 @@ pub(super) struct Tables {
 
 /// Logins that have ended before their time: those that began at `at` or before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct EndedLogins {
-    pub(super) at: Timestamp,
+pub(crate) struct EndedLogins {
+    pub(crate) at: Timestamp,
     /// When all of them are over anyway.
-    pub(super) until: Timestamp,
+    pub(crate) until: Timestamp,
 }
 
 /// The sealed value of a ticket.
@@ -316,6 +317,12 @@ impl EndedLogins {
         let Some(before) = before else { return self };
         Self { at: self.at.max(before.at), until: self.until.max(before.until) }
     }
+}
+
+/// Returns how much longer a row is kept that is of use until `until`.
+pub(super) fn life(until: Timestamp, now: Timestamp) -> Duration {
+    let end = until.saturating_add(LONGER).unwrap_or(Timestamp::MAX);
+    Duration::try_from(end.duration_since(now)).unwrap_or_default()
 }
 
 fn is_over(until: Timestamp, now: Timestamp) -> bool {

@@ -73,6 +73,7 @@ mod members {
     pub mod breaker;
     pub mod engine_faults;
     pub mod freezes;
+    pub mod once;
     pub mod quotas;
     pub mod topologies;
 }

@@ -3,9 +3,11 @@
 //! The cookie of a login is sealed, not stored, so the store remembers which logins have ended, for as long as their
 //! cookies could live.
 
+use futures_util::future::join;
+use http::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 
-use super::OidcMethod;
+use super::{OidcMethod, login_cookie};
 use crate::model::digest::{Digest, sha256_of};
 use crate::model::jwt::ProviderLogout;
 use crate::model::principal::{Claim, Principal};
@@ -64,26 +66,56 @@ impl<'l> ProviderLogin<'l> {
             issued: text(ISSUED).and_then(|issued| issued.parse().ok()),
         }
     }
+
+    /// Returns when it began. A login whose begin is unknown began before every logout.
+    fn began(&self) -> Timestamp {
+        self.issued.and_then(|issued| Timestamp::from_second(issued).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// Returns what it ends with: its session at the provider, and its person.
+    const fn ends(&self) -> [(Scope, &'l str); 2] {
+        let of_session = match self.session {
+            Some(session) => (Scope::Session, session),
+            None => (Scope::PersonWithoutSession, self.subject),
+        };
+        [of_session, (Scope::Person, self.subject)]
+    }
 }
 
 impl OidcMethod {
-    /// Tells whether a login has ended. A login is asked about where it is used, and once more after the PBX has opened its
-    /// session: it may have ended meanwhile.
-    pub(in crate::auth) fn has_ended(&self, login: &ProviderLogin<'_>) -> bool {
-        // A login whose begin is unknown began before every logout.
-        let began =
-            login.issued.and_then(|issued| Timestamp::from_second(issued).ok()).unwrap_or(Timestamp::UNIX_EPOCH);
-        let is_ended = |scope: Scope, id: &str| self.store.is_ended(scope.name(), &self.id_of(id.as_bytes()), began);
-        let of_session = match login.session {
-            Some(session) => is_ended(Scope::Session, session),
-            None => is_ended(Scope::PersonWithoutSession, login.subject),
-        };
-        of_session || is_ended(Scope::Person, login.subject)
+    /// Tells whether a login has ended, here or at another member. A login is asked about where it is used, and once more
+    /// after the PBX has opened its session: it may have ended meanwhile.
+    pub(in crate::auth) async fn has_ended(&self, login: &ProviderLogin<'_>) -> bool {
+        let began = login.began();
+        let [of_session, of_person] = login.ends().map(|(scope, id)| (scope.name(), self.id_of(id.as_bytes())));
+        let asked = join(
+            self.once.is_ended(of_session.0, &of_session.1, began),
+            self.once.is_ended(of_person.0, &of_person.1, began),
+        );
+        let (of_session, of_person) = asked.await;
+        of_session || of_person
     }
 
-    /// Tells whether the login of a cookie has ended here. A copy of the cookie is worth nothing then.
-    pub(super) fn is_cookie_ended(&self, sealed: &str) -> bool {
-        self.store.is_ended(Scope::Cookie.name(), &self.id_of(sealed.as_bytes()), Timestamp::UNIX_EPOCH)
+    /// Tells whether this member knows that a login has ended.
+    pub(super) fn has_ended_here(&self, login: &ProviderLogin<'_>) -> bool {
+        let is_ended = |(scope, id): (Scope, &str)| {
+            self.once.is_ended_here(scope.name(), &self.id_of(id.as_bytes()), login.began())
+        };
+        login.ends().into_iter().any(is_ended)
+    }
+
+    /// Tells whether the login of the browser's cookie, and of the person that it remembers, has ended, here or at another
+    /// member.
+    pub(in crate::auth) async fn has_cookie_ended(&self, headers: &HeaderMap, person: &Principal) -> bool {
+        let (login, cookie) = (ProviderLogin::of(person), self.id_of(&login_cookie(headers)));
+        let of_cookie = self.once.is_ended(Scope::Cookie.name(), &cookie, Timestamp::UNIX_EPOCH);
+        let (of_cookie, of_login) = join(of_cookie, self.has_ended(&login)).await;
+        of_cookie || of_login
+    }
+
+    /// Tells whether this member knows that the login of a cookie has ended. A copy of the cookie is worth nothing then.
+    pub(super) fn is_cookie_ended_here(&self, sealed: &str) -> bool {
+        self.once.is_ended_here(Scope::Cookie.name(), &self.id_of(sealed.as_bytes()), Timestamp::UNIX_EPOCH)
     }
 
     /// Ends the login of a cookie.
@@ -119,8 +151,8 @@ impl OidcMethod {
     /// Ends what began at `at` or before; `None`: whenever it began.
     async fn end(&self, scope: Scope, id: &str, at: Option<Timestamp>) -> Result<(), KeepError> {
         let life = SignedDuration::try_from(self.settings.remember).unwrap_or(SignedDuration::MAX);
-        let until = self.store.now().saturating_add(life.saturating_add(LONGER)).unwrap_or(Timestamp::MAX);
-        self.store.end_logins(scope.name(), &self.id_of(id.as_bytes()), at.unwrap_or(until), until).await
+        let until = self.once.now().saturating_add(life.saturating_add(LONGER)).unwrap_or(Timestamp::MAX);
+        self.once.end_logins(scope.name(), &self.id_of(id.as_bytes()), at.unwrap_or(until), until).await
     }
 
     /// Returns the digest of an id at this client of this issuer.

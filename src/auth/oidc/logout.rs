@@ -85,8 +85,11 @@ pub(crate) async fn verify_logout(providers: &[Rc<OidcMethod>], token: &str) -> 
 
 impl ReportedLogout {
     /// Tells whether the token was used before.
-    pub(crate) fn is_used(&self) -> bool {
-        self.methods.first().is_some_and(|method| method.store.is_marked(TOKENS, &self.id(method)))
+    pub(crate) async fn is_used(&self) -> bool {
+        match self.methods.first() {
+            Some(method) => method.once.is_marked(TOKENS, &self.id(method)).await,
+            None => false,
+        }
     }
 
     /// Ends the logins.
@@ -107,7 +110,7 @@ impl ReportedLogout {
     pub(crate) async fn mark(&self) -> Result<(), MarkError> {
         let Some(method) = self.methods.first() else { return Ok(()) };
         let until = Timestamp::from_second(self.logout.until).unwrap_or(Timestamp::MAX);
-        method.store.mark(TOKENS, &self.id(method), until).await
+        method.once.mark(TOKENS, &self.id(method), until).await
     }
 
     fn id(&self, method: &OidcMethod) -> Digest {

@@ -59,10 +59,10 @@ impl Caller {
 }
 
 impl Caller {
-    /// Tells whether its login at an identity provider has ended since.
-    pub(in crate::proxy) fn has_ended(&self, chain: &Chain) -> bool {
+    /// Tells whether its login at an identity provider has ended since, here or at another member.
+    pub(in crate::proxy) async fn has_ended(&self, chain: &Chain) -> bool {
         let login = ProviderLogin { subject: &self.subject, session: self.sid.as_deref(), issued: self.issued };
-        chain.has_ended(&self.method, &login)
+        chain.has_ended(&self.method, &login).await
     }
 
     /// Describes its login to the table of sessions. `host`: the PBX's, with its port, for the browser.

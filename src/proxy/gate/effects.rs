@@ -9,7 +9,8 @@ use crate::auth::SingleUse;
 use crate::limit::{LimitQuery, LimitSource, Limited, Limits, SeenCredentials};
 use crate::model::grant::SkippedRule;
 use crate::model::principal::Principal;
-use crate::state::{MarkError, Store};
+use crate::once::OnceStore;
+use crate::state::MarkError;
 
 /// The effects of a decision.
 #[derive(Clone, Copy)]
@@ -109,12 +110,12 @@ impl Effects<'_> {
     ///
     /// # Errors
     /// When it was used before, or the mark cannot be kept.
-    pub(super) async fn mark(self, store: &Store, once: &SingleUse) -> Result<(), MarkError> {
+    pub(super) async fn mark(self, store: &OnceStore, once: &SingleUse) -> Result<(), MarkError> {
         match self {
             Self::Live => store.mark(&once.scope, &once.id, once.until).await,
             Self::Dry(notes) => {
                 notes.write(|findings| findings.works_once = true);
-                if store.is_marked(&once.scope, &once.id) { Err(MarkError::AlreadyUsed) } else { Ok(()) }
+                if store.is_marked(&once.scope, &once.id).await { Err(MarkError::AlreadyUsed) } else { Ok(()) }
             }
         }
     }

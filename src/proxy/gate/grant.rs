@@ -149,7 +149,7 @@ impl Gate {
         attempt: &Attempt<'_>,
     ) -> Result<(), Error> {
         let Some(once) = once else { return Ok(()) };
-        let Err(error) = attempt.effects.mark(&self.state.store, once).await else { return Ok(()) };
+        let Err(error) = attempt.effects.mark(&self.state.once, once).await else { return Ok(()) };
         match error {
             MarkError::AlreadyUsed => {
                 self.audit_refusal(attempt, facts, USED);

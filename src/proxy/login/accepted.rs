@@ -114,7 +114,7 @@ impl AcceptedLogin {
     /// When its account was frozen or its caller logged out meanwhile, or no audit line can be written.
     async fn confirm(&self, login: PbxLogin<'_>, session: &IssuedSession, attempt: &Attempt<'_>) -> Result<(), Error> {
         self.refuse_frozen(login, attempt)?;
-        if session.is_over() || self.caller.has_ended(&login.gate.chain) {
+        if session.is_over() || self.caller.has_ended(&login.gate.chain).await {
             login.gate.audit_refusal(attempt, &self.facts(), LOGGED_OUT);
             return Err(login.gate.unauthenticated(attempt.context));
         }

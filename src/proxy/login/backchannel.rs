@@ -46,7 +46,7 @@ pub(in crate::proxy) async fn answer(
     let verified = auth::verify_logout(gate.chain.providers(), &token).await;
     attempt.check_failures(&gate.state.limits).await?;
     let reported = match verified {
-        Ok(reported) if reported.is_used() => Err(BadLogoutToken::used()),
+        Ok(reported) if reported.is_used().await => Err(BadLogoutToken::used()),
         verified => verified,
     };
     let reported = match reported {

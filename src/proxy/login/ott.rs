@@ -142,7 +142,7 @@ pub(in crate::proxy) async fn decide<'a>(
     let grant = gate.grant_voximplant(&principal, &requested, application, &attempt).await?;
     let mut order = TokenOrder { principal, once, grant, key, token: None, novelty: Novelty::New, is_new: false };
     match compute_token(gate, voximplant, &order) {
-        Some(token) => order.answer(gate, token)?,
+        Some(token) => order.answer(gate, token).await?,
         None => {
             check_new(gate, voximplant, &order, &attempt).await?;
             order.is_new = true;
@@ -153,10 +153,11 @@ pub(in crate::proxy) async fn decide<'a>(
 
 impl TokenOrder {
     /// Takes the answer to the key, unless the user has had too many. `token`: `None` in an explanation.
-    fn answer(&mut self, gate: &Gate, token: Option<LoginToken>) -> Result<(), Error> {
+    async fn answer(&mut self, gate: &Gate, token: Option<LoginToken>) -> Result<(), Error> {
         self.token = token;
         if let (Some(distinct_keys), Some(key)) = (&gate.state.distinct_keys, &self.key) {
-            self.novelty = distinct_keys.admit(self.grant.user().as_str(), key.id(), Instant::now())?;
+            let user = self.grant.user().as_str();
+            self.novelty = gate.state.limits.admit_key(distinct_keys, user, key.id()).await?;
         }
         Ok(())
     }
@@ -209,7 +210,7 @@ async fn add_user(
     }
     gate.refuse_frozen(is_frozen, &order.facts(), attempt)?;
     let token = order.key.as_ref().map(|key| ott::login_token(key, &ha1));
-    order.answer(gate, token)
+    order.answer(gate, token).await
 }
 
 /// Refuses a user that is not added. The caller cannot tell one that Voximplant refuses from one that is not permitted.
