@@ -2,6 +2,8 @@
 
 mod distinct_keys;
 mod gcra_script;
+mod key;
+mod limit_rate;
 mod limiter;
 mod packed;
 mod query;
@@ -20,8 +22,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::distinct_keys::{DistinctKeys, Novelty};
+pub(crate) use self::key::LimitKey;
+pub(crate) use self::limit_rate::LimitRate;
 pub(crate) use self::limiter::{Limited, Limiter};
-pub(crate) use self::query::{LimitKey, LimitQuery, LimitRate};
+pub(crate) use self::query::LimitQuery;
 pub(crate) use self::races::Races;
 pub(crate) use self::seen_credentials::SeenCredentials;
 use self::settled::SettledLimit;

@@ -11,8 +11,9 @@ use governor::{Quota, RateLimiter};
 use serde::{Deserialize, Serialize};
 
 use super::gcra_script::GcraParameters;
+use super::key::LimitKey;
+use super::limit_rate::LimitRate;
 use super::packed::LifeLeft;
-use super::query::{LimitKey, LimitRate};
 use super::seeds::{Fingerprint, HashSeeds};
 use super::source::{LimitSource, probe};
 use super::table::{ArrivalTable, TableMemory, TableQuery};

@@ -1,43 +1,12 @@
 //! Questions to limits: may this event happen? The memory of this member answers, or the engine that members share.
 
-use std::hash::Hash;
-use std::net::IpAddr;
-use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use super::gcra_script::{self, EngineQuery};
-use super::{LimitSource, Limited, Limiter};
+use super::key::LimitKey;
+use super::{Limited, Limiter};
 use crate::members::{EngineDown, SharedEngine};
 use crate::model::rate::Rate;
-
-/// What a limit counts by.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct LimitKey {
-    /// Its parts, each behind its length.
-    bytes: Vec<u8>,
-    /// The client, by [`super::client_key`]; nothing for what belongs to no address.
-    client: Option<IpAddr>,
-}
-
-impl LimitKey {
-    /// Makes a key of parts that name something. Other parts are another key.
-    pub(crate) fn of(parts: &[&[u8]]) -> Self {
-        let mut bytes = Vec::new();
-        for part in parts {
-            bytes.extend((part.len() as u64).to_be_bytes());
-            bytes.extend(*part);
-        }
-        Self { bytes, client: None }
-    }
-}
-
-impl From<&LimitSource> for LimitKey {
-    fn from(source: &LimitSource) -> Self {
-        let (kind, credential) = source.parts();
-        let address = source.client.to_string();
-        Self { client: Some(source.client), ..Self::of(&[kind.as_bytes(), address.as_bytes(), credential]) }
-    }
-}
 
 /// A question to one limit.
 #[derive(Clone)]
@@ -119,63 +88,13 @@ pub(super) async fn answer_there(
     Ok(answer.map_err(|limited| queries[limited.index].limiter.limited_after(limited.retry_after)))
 }
 
-/// A quota, and the part of it that one member has while it is alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LimitRate {
-    /// What this member admits by itself.
-    pub(crate) own: Rate,
-    /// What all members admit together.
-    pub(crate) shared: Rate,
-}
-
-impl From<Rate> for LimitRate {
-    fn from(rate: Rate) -> Self {
-        Self { own: rate, shared: rate }
-    }
-}
-
-impl LimitRate {
-    /// Divides a quota among members: each has its part of the burst, one event at least, and refills so much slower.
-    pub(crate) fn among(rate: Rate, members: NonZeroU32) -> Self {
-        let burst = NonZeroU32::new(rate.burst.get() / members).unwrap_or(NonZeroU32::MIN);
-        Self { own: Rate { period: rate.period * members.get(), burst, ..rate }, shared: rate }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
+    use super::super::{LimitRate, LimitSource};
     use super::*;
     use crate::members::TestEngine;
-
-    #[test]
-    fn keys_of_other_parts_are_others() {
-        let sources = [
-            LimitSource::address([192, 0, 2, 1].into()),
-            LimitSource::address([192, 0, 2, 2].into()),
-            LimitSource::elsewhere([192, 0, 2, 1].into()),
-            LimitSource::credential([192, 0, 2, 1].into(), [1; 32]),
-            LimitSource::credential([192, 0, 2, 1].into(), [2; 32]),
-        ];
-        let mut keys: Vec<_> = sources.iter().map(LimitKey::from).collect();
-        keys.extend([LimitKey::of(&[b"a", b"b"]), LimitKey::of(&[b"ab"]), LimitKey::of(&[b"a", b"b", b""])]);
-        for (index, key) in keys.iter().enumerate() {
-            assert!(!keys[..index].contains(key), "{key:?}");
-        }
-    }
-
-    #[test]
-    fn members_that_are_alone_admit_no_more_together_than_the_quota() {
-        for (text, members, expected) in [
-            ("30/min burst 10", 4, (30, 240, 2)),
-            ("5/15min", 4, (5, 3600, 1)),
-            ("10/min", 1, (10, 60, 10)),
-            ("1/24h", 50, (1, 50 * 86_400, 1)),
-        ] {
-            let LimitRate { own, shared } = LimitRate::among(text.parse().unwrap(), NonZeroU32::new(members).unwrap());
-            assert_eq!((own.count.get(), own.period.as_secs(), own.burst.get()), expected, "{text}");
-            assert_eq!(shared, text.parse().unwrap());
-        }
-    }
 
     #[tokio::test]
     async fn two_members_have_one_quota_and_each_its_part_while_alone() {
