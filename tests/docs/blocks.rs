@@ -24,6 +24,8 @@ pub enum Kind {
     /// A page with a link to callgate.
     Html,
     Json,
+    /// A configuration of HAProxy; `tests/it/members/balancer.rs` runs it.
+    Haproxy,
     /// A configuration of nginx; `tests/it/login/behind_nginx.rs` runs it.
     Nginx,
     /// A systemd unit.
@@ -66,6 +68,7 @@ fn kind(word: &str, place: &str) -> Kind {
         "json" => Kind::Json,
         "ini" => Kind::Ini,
         "php" | "javascript" | "python" | "ruby" | "go" | "csharp" => Kind::App,
+        "haproxy" => Kind::Haproxy,
         "nginx" => Kind::Nginx,
         "text" => Kind::Text,
         word => panic!("{place}: a block of the kind {word:?} is not checked by anything"),

@@ -180,7 +180,15 @@ impl Machine {
                 let (status, _) = self.bash(&format!("curl -s -b jar -o /dev/null -w '%{{http_code}}' '{address}'"));
                 assert_eq!(status, "303", "{}", block.place);
             }
-            Kind::Toml | Kind::Http | Kind::Js | Kind::Json | Kind::Ini | Kind::Nginx | Kind::App | Kind::Text => {}
+            Kind::Toml
+            | Kind::Http
+            | Kind::Js
+            | Kind::Json
+            | Kind::Ini
+            | Kind::Haproxy
+            | Kind::Nginx
+            | Kind::App
+            | Kind::Text => {}
         }
     }
 
