@@ -3,6 +3,7 @@
 pub mod client;
 pub mod current;
 pub mod dev;
+mod ring_tickets;
 pub mod server;
 
 use std::sync::Arc;

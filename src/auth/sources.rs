@@ -19,7 +19,7 @@ pub(crate) struct AuthSources {
     key_sets: Vec<KeySet>,
     /// By the names of their methods.
     providers: HashMap<String, ProviderEntry>,
-    /// Seals cookies where no `cookie_key` is configured.
+    /// A random key, which seals cookies where neither a `cookie_key` nor a ring of keys is configured.
     seal: Arc<SealKey>,
     once: Arc<OnceStore>,
 }
@@ -134,10 +134,11 @@ fn key_sets(config: &Config, before: &[KeySet]) -> Result<Vec<KeySet>, rustls::E
 
 fn providers(config: &Config, seal: &Arc<SealKey>) -> Result<HashMap<String, ProviderEntry>, rustls::Error> {
     let mut providers = HashMap::new();
+    let ring = config.ring().map(|ring| Arc::new(SealKey::of_ring(ring)));
     for method in &config.methods {
         if let MethodKind::Oidc(settings) = &method.kind {
             let own = settings.cookie_key.as_ref().map(|key| Arc::new(SealKey::of(key.expose())));
-            let key = own.unwrap_or_else(|| Arc::clone(seal));
+            let key = own.or_else(|| ring.clone()).unwrap_or_else(|| Arc::clone(seal));
             let provider = Arc::new(Provider::new(settings)?);
             providers.insert(method.name.clone(), ProviderEntry { provider, key });
         }

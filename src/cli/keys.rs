@@ -15,11 +15,13 @@ use self::ring_file::RingFile;
 use super::{CommandResult, EX_USAGE, environment, print_line, print_remark, report_error, report_problems};
 use crate::config::{self, MethodKind};
 use crate::model::key_ring::KeyRingError;
-use crate::model::key_rotation::{RingText, StepError};
+use crate::model::key_rotation::{RingText, RotationStepError};
 use crate::random;
 
 /// The shortest time for which an old key is kept: sessions of TLS are resumed for as long.
 const SHORTEST_LIFE: Duration = Duration::from_secs(12 * 3600);
+/// For how much longer marks are kept than what they mark is valid.
+const MARGIN: Duration = Duration::from_secs(30 * 60);
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum KeysCommand {
@@ -54,7 +56,7 @@ enum RotateError {
     #[error("{0}; it is no key ring")]
     NotARing(#[from] KeyRingError),
     #[error(transparent)]
-    Step(#[from] StepError),
+    Step(#[from] RotationStepError),
     #[error("it does not exist yet; make it without --promote and --drop")]
     Missing,
     #[error(
@@ -146,7 +148,7 @@ fn expiry(written: Timestamp, config: &Path) -> Timestamp {
         _ => None,
     });
     let life = remembered.fold(SHORTEST_LIFE, Duration::max);
-    let life = SignedDuration::try_from(life).unwrap_or(SignedDuration::MAX);
+    let life = SignedDuration::try_from(life + MARGIN).unwrap_or(SignedDuration::MAX);
     written.checked_add(life).unwrap_or(Timestamp::MAX)
 }
 

@@ -31,6 +31,7 @@ use super::problem::Problem;
 use crate::model::account::Language;
 use crate::model::freeze_target::FreezeMeans;
 use crate::model::grant::Rule;
+use crate::model::key_ring::KeyRing;
 use crate::model::ott::{Ha1, VoximplantUser};
 use crate::model::rate::Rate;
 use crate::model::secret::Secret;
@@ -77,6 +78,14 @@ pub struct Config {
     pub shared: Option<SharedConfig>,
     /// Settings that are allowed but probably not meant, such as a method that no rule uses.
     pub warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// Returns the keys that all members share; `None`: this gate is alone.
+    #[must_use]
+    pub fn ring(&self) -> Option<&KeyRing> {
+        self.shared.as_ref().map(|shared| &shared.keys)
+    }
 }
 
 /// The address of a listener.

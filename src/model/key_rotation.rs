@@ -30,7 +30,7 @@ enum RingLine {
 
 /// A step that cannot be done now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum StepError {
+pub enum RotationStepError {
     /// A key was added before, and does not write yet.
     #[error("a new key waits to write already; when all members have the file, run it with --promote")]
     Waits,
@@ -81,10 +81,10 @@ impl RingText {
     ///
     /// # Errors
     /// When one waits already, or there is no room.
-    pub fn add(&mut self, key: &Zeroizing<[u8; KEY_LENGTH]>) -> Result<(), StepError> {
+    pub fn add(&mut self, key: &Zeroizing<[u8; KEY_LENGTH]>) -> Result<(), RotationStepError> {
         match () {
-            () if self.waiting().is_some() => Err(StepError::Waits),
-            () if self.count() >= MOST_KEYS => Err(StepError::Full),
+            () if self.waiting().is_some() => Err(RotationStepError::Waits),
+            () if self.count() >= MOST_KEYS => Err(RotationStepError::Full),
             () => {
                 self.0.push(RingLine::Key { note: Some(WAITS.to_owned()), key: encode(key) });
                 Ok(())
@@ -96,8 +96,8 @@ impl RingText {
     ///
     /// # Errors
     /// When none was added.
-    pub fn promote(&mut self, now: Timestamp) -> Result<(), StepError> {
-        let at = self.waiting().ok_or(StepError::NoneWaits)?;
+    pub fn promote(&mut self, now: Timestamp) -> Result<(), RotationStepError> {
+        let at = self.waiting().ok_or(RotationStepError::NoneWaits)?;
         let mut added = self.0.remove(at);
         for line in &mut self.0 {
             if let RingLine::Key { note, .. } = line {
@@ -116,10 +116,10 @@ impl RingText {
     ///
     /// # Errors
     /// When it is the only one, or the last one is new.
-    pub fn drop_oldest(&mut self) -> Result<(), StepError> {
+    pub fn drop_oldest(&mut self) -> Result<(), RotationStepError> {
         match () {
-            () if self.waiting().is_some() => Err(StepError::WaitsBeforeDrop),
-            () if self.count() < 2 => Err(StepError::Last),
+            () if self.waiting().is_some() => Err(RotationStepError::WaitsBeforeDrop),
+            () if self.count() < 2 => Err(RotationStepError::Last),
             () => {
                 let last = self.0.iter().rposition(|line| matches!(line, RingLine::Key { .. }));
                 last.map(|last| self.0.remove(last));
@@ -210,12 +210,12 @@ mod tests {
         ring.add(&key(2)).unwrap();
         assert_eq!(order(&ring), [1, 2]);
         let mut ring = again(&ring);
-        assert_eq!(ring.add(&key(3)), Err(StepError::Waits));
-        assert_eq!(ring.drop_oldest(), Err(StepError::WaitsBeforeDrop));
+        assert_eq!(ring.add(&key(3)), Err(RotationStepError::Waits));
+        assert_eq!(ring.drop_oldest(), Err(RotationStepError::WaitsBeforeDrop));
         ring.promote(at(10)).unwrap();
         assert_eq!(order(&ring), [2, 1]);
         let mut ring = again(&ring);
-        assert_eq!(ring.promote(at(11)), Err(StepError::NoneWaits));
+        assert_eq!(ring.promote(at(11)), Err(RotationStepError::NoneWaits));
         assert_eq!(ring.writes_since(), Some("2026-11-29T10:00:00Z".parse().unwrap()));
         ring.add(&key(3)).unwrap();
         let mut ring = again(&ring);
@@ -225,14 +225,14 @@ mod tests {
         ring.drop_oldest().unwrap();
         assert_eq!(order(&ring), [3, 2]);
         ring.drop_oldest().unwrap();
-        assert_eq!((ring.drop_oldest(), order(&ring)), (Err(StepError::Last), vec![3]));
+        assert_eq!((ring.drop_oldest(), order(&ring)), (Err(RotationStepError::Last), vec![3]));
         assert_eq!(ring.text().matches('#').count(), 1, "{}", &*ring.text());
     }
 
     #[test]
     fn a_full_ring_takes_no_key() {
         let lines: String = (1..=8).map(|byte| format!("{}\n", &*encode(&key(byte)))).collect();
-        assert_eq!(RingText::parse(&lines).unwrap().add(&key(9)), Err(StepError::Full));
+        assert_eq!(RingText::parse(&lines).unwrap().add(&key(9)), Err(RotationStepError::Full));
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub(super) struct PbxState {
     pub(super) tickets: Tickets,
     /// What the PBX said about the sessions of browsers.
     pub(super) checks: SessionChecks,
-    /// The key of the places that automatic logins lead back to. It lives as long as the process.
+    /// The key of the places that automatic logins lead back to: of all members, or as old as the process.
     pub(super) seal: Arc<SealKey>,
 }
 
@@ -109,7 +109,7 @@ impl SharedState {
                 issued: Arc::new(IssuedSessions::take_over(memory)),
                 tickets: Tickets::new(Arc::clone(&once), TICKET_LIFE),
                 checks: SessionChecks::default(),
-                seal: Arc::new(SealKey::random()),
+                seal: seal(config),
             }),
             login: Arc::new(LoginState {
                 limits: Limits::new(&config.limits, engine.clone(), memory),
@@ -326,6 +326,7 @@ impl PbxState {
         let is_same_pbx = asked(before) == asked(config);
         let auto = |config: &Config| config.pbx.as_ref().and_then(|pbx| pbx.auto.clone());
         let is_same_auto = auto(before) == auto(config);
+        let is_same_ring = before.ring() == config.ring();
         Self {
             breaker: match is_same_pbx && before.shared == config.shared {
                 true => Arc::clone(&self.breaker),
@@ -335,7 +336,7 @@ impl PbxState {
             tickets: self.tickets.successor(Arc::clone(once)),
             // With other markers, or another PBX, the same answer means something else.
             checks: if is_same_pbx && is_same_auto { self.checks.clone() } else { SessionChecks::default() },
-            seal: Arc::clone(&self.seal),
+            seal: if is_same_ring { Arc::clone(&self.seal) } else { seal(config) },
         }
     }
 }
@@ -347,6 +348,10 @@ fn breaker(config: &Config, engine: Option<&Arc<SharedEngine>>) -> Arc<Breaker> 
     let urls = pbx.upstream.urls.iter().map(UpstreamUrl::text).collect::<Vec<_>>().join(" ");
     let of = [urls.as_bytes(), admin.user.as_bytes(), admin.password.expose().as_bytes()];
     Arc::new(Breaker::shared(Arc::clone(engine), &of))
+}
+
+fn seal(config: &Config) -> Arc<SealKey> {
+    Arc::new(config.ring().map_or_else(SealKey::random, SealKey::of_ring))
 }
 
 /// Removes expired entries from the store, for ever.

@@ -59,7 +59,7 @@ impl Snapshot {
         store: Arc<Store>,
         memory: &mut ProcessMemory,
     ) -> Result<Self, StartError> {
-        let tls = TlsPolicies::new(&config.certificates)?;
+        let tls = TlsPolicies::new(&config.certificates, config.ring())?;
         let shared = Arc::new(SharedState::new(&config, store, memory)?);
         let passthrough = PassthroughRoutes::new(&config.passthrough);
         Self { config: Arc::new(config), tls, passthrough, shared, logs }.tried()
@@ -73,9 +73,10 @@ impl Snapshot {
             return Err(ReloadError::Fixed(fixed));
         }
         // The keys of the session tickets are in it: with the same certificates, clients go on resuming their sessions.
-        let tls = match config.certificates == before.certificates {
+        let is_same = config.certificates == before.certificates && config.ring() == before.ring();
+        let tls = match is_same {
             true => Arc::clone(&self.tls),
-            false => TlsPolicies::new(&config.certificates).map_err(StartError::Tls)?,
+            false => TlsPolicies::new(&config.certificates, config.ring()).map_err(StartError::Tls)?,
         };
         let shared = Arc::new(self.shared.successor(before, &config).map_err(StartError::Tls)?);
         let logs = self.logs.successor(before, &config)?;

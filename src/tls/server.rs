@@ -6,16 +6,19 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{OtherError, ServerConfig, SignatureScheme};
 
+use super::ring_tickets::RingTickets;
 use crate::config::{Certificate, CertificateRequest};
 use crate::model::digest::{Digest, sha256_of};
+use crate::model::key_ring::KeyRing;
 
 /// The TLS policies of the listeners: one for each different `client_ca` with its `client_auth`.
 ///
-/// TLS 1.2 and 1.3; ALPN prefers h2 to http/1.1 to http/1.0; stateless tickets under rotating keys; no early data.
+/// TLS 1.2 and 1.3; ALPN prefers h2 to http/1.1 to http/1.0; stateless tickets under rotating keys, which members share; no
+/// early data.
 /// Each policy has ticket keys of its own, so that a session begun without a client certificate is never resumed where
 /// one is required (nginx CVE-2025-23419).
 #[derive(Debug)]
@@ -72,11 +75,11 @@ pub enum HostCoverage {
 }
 
 impl TlsPolicies {
-    /// Builds the policies of these certificates.
+    /// Builds the policies of these certificates. With a ring, tickets are under the keys that all members share.
     ///
     /// # Errors
     /// When a key cannot be used or does not belong to its certificate, or a `client_ca` cannot sign certificates.
-    pub fn new(certificates: &[Certificate]) -> Result<Arc<Self>, rustls::Error> {
+    pub fn new(certificates: &[Certificate], ring: Option<&KeyRing>) -> Result<Arc<Self>, rustls::Error> {
         let mut client_auths: Vec<Option<&CertificateRequest>> = Vec::new();
         let mut resolver = CertificateResolver::default();
         for certificate in certificates {
@@ -88,7 +91,7 @@ impl TlsPolicies {
             resolver.add(certificate, policy)?;
         }
         let resolver = Arc::new(resolver);
-        let policies = client_auths.into_iter().map(|auth| PolicySettings::new(&resolver, auth));
+        let policies = client_auths.into_iter().map(|auth| PolicySettings::new(&resolver, auth, ring));
         let policies = policies.collect::<Result<_, _>>()?;
         Ok(Arc::new(Self { certificates: resolver, policies }))
     }
@@ -148,9 +151,14 @@ impl PolicySettings {
     fn new(
         certificates: &Arc<CertificateResolver>,
         client_auth: Option<&CertificateRequest>,
+        ring: Option<&KeyRing>,
     ) -> Result<Self, rustls::Error> {
         let client_verifier = client_auth.map(verifier).transpose()?;
-        let config = config(certificates, client_verifier.as_ref())?;
+        let ticketer: Arc<dyn ProducesTickets> = match ring {
+            Some(ring) => Arc::new(RingTickets::new(ring, policy_text(client_auth))),
+            None => Ticketer::new()?,
+        };
+        let config = config(certificates, client_verifier.as_ref(), ticketer)?;
         let asked =
             client_auth.map(|auth| AskedCertificate { ca: ClientCa::of(&auth.ca), is_optional: auth.is_optional });
         Ok(Self { config, client_verifier, asked })
@@ -193,9 +201,21 @@ impl TlsPolicy {
     }
 }
 
+/// Returns a text that tells a policy from all others, and is the same at each member.
+fn policy_text(auth: Option<&CertificateRequest>) -> String {
+    match auth {
+        None => "open".to_owned(),
+        Some(auth) => {
+            let mode = if auth.is_optional { "optional" } else { "required" };
+            format!("{mode} {}", hex::encode(ClientCa::of(&auth.ca).0))
+        }
+    }
+}
+
 fn config(
     certificates: &Arc<CertificateResolver>,
     verifier: Option<&Arc<dyn ClientCertVerifier>>,
+    ticketer: Arc<dyn ProducesTickets>,
 ) -> Result<Arc<ServerConfig>, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(super::provider())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?;
@@ -205,7 +225,7 @@ fn config(
     };
     let mut config = builder.with_cert_resolver(Arc::clone(certificates) as Arc<dyn ResolvesServerCert>);
     config.alpn_protocols = [&b"h2"[..], b"http/1.1", b"http/1.0"].map(<[u8]>::to_vec).into();
-    config.ticketer = Ticketer::new()?;
+    config.ticketer = ticketer;
     Ok(Arc::new(config))
 }
 
@@ -294,12 +314,18 @@ impl ResolvesServerCert for CertificateResolver {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+
     use super::*;
 
     #[test]
     fn tickets_are_valid_for_half_a_day_and_early_data_is_off() {
-        let config = config(&Arc::default(), None).unwrap();
-        assert!(config.ticketer.enabled() && config.ticketer.lifetime() <= 12 * 60 * 60);
-        assert_eq!((config.max_early_data_size, config.send_half_rtt_data), (0, false));
+        let ring = KeyRing::parse(&BASE64_STANDARD.encode([1; 32])).unwrap();
+        for ring in [None, Some(&ring)] {
+            let config = PolicySettings::new(&Arc::default(), None, ring).unwrap().config;
+            assert!(config.ticketer.enabled() && config.ticketer.lifetime() <= 12 * 60 * 60);
+            assert_eq!((config.max_early_data_size, config.send_half_rtt_data), (0, false));
+        }
     }
 }

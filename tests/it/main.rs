@@ -75,6 +75,7 @@ mod members {
     pub mod freezes;
     pub mod once;
     pub mod quotas;
+    pub mod ring;
     pub mod topologies;
 }
 
