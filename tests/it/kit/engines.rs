@@ -115,9 +115,8 @@ fn shared(folder: &Path, url: &str, more: &str) -> String {
     format!("\n[shared]\nurl = {url}\nkeys = \"{}\"\n{more}\n", folder.join("ring.keys").display())
 }
 
-/// Runs `redis-cli`, and returns what it prints.
+/// Runs `redis-cli`, and returns what it prints: nothing where no server answers, as in the middle of a fail-over.
 pub fn tell(words: &[&str]) -> String {
     let output = output(Command::new("redis-cli").args(words).stdin(Stdio::null()));
-    assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -3,9 +3,8 @@
 use crate::kit::engine::Engine;
 use crate::kit::stage::{Plan, Stage};
 
-/// Quotas of which a test reaches only `client`.
-pub const LIMITS: &str =
-    "client = \"20/h burst 20\"\ncaller = \"1000/min\"\naccount = \"1000/min\"\nfailures = \"1000/min\"";
+/// Quotas of which a test reaches only `client`. A count stays at the engine for half a minute at least.
+pub const LIMITS: &str = "client = \"20/h burst 20\"\ncaller = \"100/h\"\naccount = \"100/h\"\nfailures = \"1000/min\"";
 
 /// Starts members that share an engine.
 pub async fn members(engine: &Engine, count: usize, more: &str) -> Vec<Stage> {
