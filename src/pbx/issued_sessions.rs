@@ -8,6 +8,7 @@ mod entry;
 mod filter;
 mod logout_times;
 mod mark_index;
+mod members;
 mod memory;
 mod packed;
 mod pending_ends;
@@ -26,6 +27,8 @@ use self::end_orders::EndOrders;
 pub(crate) use self::entry::{IssuedSession, SessionLogin};
 pub(crate) use self::filter::{LoginFilter, SessionFilter};
 pub(crate) use self::mark_index::MARKS;
+use self::members::MemberSessions;
+use self::memory::SessionMemory;
 pub(crate) use self::pending_ends::{PendingEnd, PendingEnds};
 use self::table::SessionTable;
 pub(crate) use self::unissued::UnissuedSession;
@@ -33,6 +36,7 @@ use self::unissued::UnissuedSessions;
 use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::account::Role;
 use crate::model::credential_mark::CredentialMark;
+use crate::model::digest::Digest;
 use crate::model::secret::Secret;
 use crate::model::session::EndReason;
 use crate::observe::Logs;
@@ -54,6 +58,8 @@ pub(crate) struct IssuedSessions {
     unissued: UnissuedSessions,
     /// The ends that old processes carry out, too.
     orders: EndOrders,
+    /// What other members know, and are told.
+    members: MemberSessions,
     counts: Arc<SessionCounts>,
 }
 
@@ -120,6 +126,13 @@ impl IssuedSessions {
             self.pending.add(&session);
         }
         session
+    }
+
+    /// Takes over a session that another member has opened, `age` ago.
+    fn adopt(&self, memory: SessionMemory, digest: &Digest, age: Duration) {
+        if self.table().adopt(memory, digest, age, Instant::now()) {
+            self.any.store(true, Ordering::Release);
+        }
     }
 
     // === Lookups ===
@@ -191,9 +204,31 @@ impl IssuedSessions {
         self.end_telling(filter, end, end.reason != EndReason::Pbx, logs)
     }
 
+    /// As [`IssuedSessions::end_in_processes`], and lets the other members do the same in the background.
+    pub(crate) fn end_everywhere(
+        &self,
+        filter: SessionFilter,
+        end: SessionEnd<'_>,
+        logs: &Logs,
+    ) -> Vec<Arc<IssuedSession>> {
+        let ended = self.end_in_processes(filter.clone(), end, logs);
+        self.tell_end_to_members(&filter, end, &ended);
+        ended
+    }
+
+    /// Lets the other members end the sessions of a choice, too. `ended`: those that ended here.
+    pub(crate) fn tell_end_to_members(
+        &self,
+        filter: &SessionFilter,
+        end: SessionEnd<'_>,
+        ended: &[Arc<IssuedSession>],
+    ) {
+        self.members.add(|| EndOrder::for_members(filter.clone(), end, self.table().digests_of(ended)));
+    }
+
     /// As [`IssuedSessions::end`], and lets old processes do the same in the background. A choice by an id also ends the
     /// tunnels of a session that callgate did not open.
-    pub(crate) fn end_everywhere(
+    pub(crate) fn end_in_processes(
         &self,
         filter: SessionFilter,
         end: SessionEnd<'_>,
@@ -208,6 +243,25 @@ impl IssuedSessions {
     /// Carries out an order of the newest process, to which this one has handed over. Returns how many sessions ended; `None`:
     /// the order is one of another version.
     pub(crate) fn follow(&self, order: &EndOrder, logs: &Logs) -> Option<usize> {
+        self.carry_out(order, logs).map(|ended| ended.len())
+    }
+
+    /// Carries out an order of another member, here and in the old processes.
+    fn follow_member(&self, order: &EndOrder, logs: &Logs) {
+        let end = SessionEnd { reason: order.reason, by: order.by.as_deref() };
+        let ended = self.carry_out(order, logs).unwrap_or_default();
+        let by_id = order.ids.iter().map(|digest| SessionFilter::Id { digest: *digest });
+        for filter in by_id.chain([order.filter.clone()]) {
+            self.orders.add(|| EndOrder::all(filter, end, &ended));
+        }
+    }
+
+    fn carry_out(&self, order: &EndOrder, logs: &Logs) -> Option<Vec<Arc<IssuedSession>>> {
+        for digest in &order.ids {
+            self.unissued.end(digest);
+            // The member that gives the order has it in its audit log and its counts.
+            self.table().end_digest(digest).inspect(|session| session.confirm_end());
+        }
         for number in &order.told {
             // The newest process has it in its audit log and its counts.
             self.table().end_number(*number).inspect(|session| session.confirm_end());
@@ -222,7 +276,7 @@ impl IssuedSessions {
             | SessionFilter::Login { .. } => self.end_unissued(&order.filter),
         }
         let end = SessionEnd { reason: order.reason, by: order.by.as_deref() };
-        Some(self.end_telling(&order.filter, end, !order.is_told, logs).len())
+        Some(self.end_telling(&order.filter, end, !order.is_told, logs))
     }
 
     /// Ends every session of the caller that shows a credential with these marks, and of a login of it that is under way.

@@ -141,6 +141,9 @@ impl Forward {
         if request.version() == Version::HTTP_2 && may_be_empty(request) {
             Box::pin(request.body_mut().begin()).await;
         }
+        if gate.state.freezes.has_any() && self.issued.has_members() {
+            Box::pin(self.learn_owners(request, context)).await;
+        }
         let Outbound { upstream, request, expected, behind, credential, redirect } =
             self.outbound(gate, request, context, exchange, gives_sessions)?;
         let relay = |interim| connection.side_channel.interims.put(interim);
@@ -195,9 +198,19 @@ impl Forward {
         }
         exchange.set_upstream(to);
         let stranger = Stranger { shield, gate, issued: &self.issued, context };
+        stranger.learn(request).await;
         let opens_sessions = stranger.check_head(request, &canonical)?;
         drop(canonical);
         if opens_sessions { stranger.check_login(request, exchange).await } else { Ok(()) }
+    }
+
+    /// Asks the engine for the sessions of a request to the PBX, while an account may be frozen that another member has opened
+    /// one for.
+    async fn learn_owners(&self, request: &Request<RequestBody>, context: &RequestContext) {
+        let to = self.route(&context.authority, &path::canonical(request.uri().path()));
+        if to.is_ok_and(|(to, _)| to == UpstreamName::Pbx) {
+            owners::learn(&self.issued, request, &context.authority.host).await;
+        }
     }
 
     /// Finds the upstream of a request and prepares it for that hop, without waiting.
@@ -219,10 +232,12 @@ impl Forward {
             owners::refuse_frozen(&gate.state.freezes, &self.issued, request, host)?;
         }
         drop(canonical);
-        if to == UpstreamName::Pbx
-            && let Some(account) = owners::recognize(&self.issued, request, host)?
-        {
-            exchange.set_account(account);
+        if to == UpstreamName::Pbx {
+            match owners::recognize(&self.issued, request, host)? {
+                Some(account) => exchange.set_account(account),
+                None if self.issued.has_members() => owners::learn_behind(&self.issued, request.headers()),
+                None => {}
+            }
         }
         let (mut head, mut payload) = mem::take(request).into_parts();
         let redirect = (gives_sessions && to == UpstreamName::App)

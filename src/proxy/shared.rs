@@ -100,13 +100,15 @@ impl SharedState {
     /// When the trust roots of an upstream cannot be used.
     pub(crate) fn new(config: &Config, store: Arc<Store>, memory: &mut ProcessMemory) -> Result<Self, rustls::Error> {
         let engine = config.shared.clone().map(SharedEngine::new);
+        let issued = Arc::new(IssuedSessions::take_over(memory));
+        issued.share(engine.clone());
         let freezes = Arc::new(Freezes::new(Arc::clone(&store)));
         let once = OnceStore::new(Arc::clone(&store), engine.clone());
         Ok(Self {
             auth: Arc::new(AuthSources::new(config, Arc::clone(&once))?),
             pbx: Arc::new(PbxState {
                 breaker: breaker(config, engine.as_ref()),
-                issued: Arc::new(IssuedSessions::take_over(memory)),
+                issued,
                 tickets: Tickets::new(Arc::clone(&once), TICKET_LIFE),
                 checks: SessionChecks::default(),
                 seal: seal(config),
@@ -221,6 +223,7 @@ impl SharedState {
     /// Returns the tasks that run for as long as this configuration is in use.
     #[must_use]
     pub(crate) fn chores(&self, config: &Config) -> Vec<BoxFuture<'static, ()>> {
+        self.sessions().share(self.engine.clone());
         let sweep = sweep(Arc::clone(&self.login.store)).boxed();
         let engine = self.engine.clone().map(|engine| engine.run().boxed());
         let informed = self.engine.as_ref().map(|_| Arc::clone(&self.login.once).keep_engine_informed().boxed());

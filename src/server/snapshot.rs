@@ -137,7 +137,13 @@ impl Snapshot {
         let managed = self.config.voximplant.clone().filter(|voximplant| voximplant.management.is_some());
         let phones = managed.map(|managed| Arc::clone(self.shared.phones()).keep_settled(managed, self.logs.clone()));
         let freezes = self.shared.follow_freezes(self.on_freeze(predecessors));
-        self.shared.chores(&self.config).into_iter().chain(phones.map(FutureExt::boxed)).chain(freezes).collect()
+        let ends = self.config.shared.is_some().then(|| {
+            let sessions = || Arc::clone(self.sessions());
+            let chores = [sessions().tell_ends().boxed(), sessions().follow_ends(self.logs.clone()).boxed()];
+            chores.map(|chore| chore.map(|never| match never {}).boxed())
+        });
+        let of_members = freezes.into_iter().chain(ends.into_iter().flatten());
+        self.shared.chores(&self.config).into_iter().chain(phones.map(FutureExt::boxed)).chain(of_members).collect()
     }
 
     /// Returns what is done when another member has frozen or thawed a target.
@@ -151,7 +157,7 @@ impl Snapshot {
                 return predecessors.post(&SuccessionOrder::Thaw { whom });
             };
             let end = SessionEnd { reason: EndReason::Freeze, by: Some(&freeze.by) };
-            let ended = sessions.end_everywhere(SessionFilter::Target { whom: target.clone() }, end, &logs).len();
+            let ended = sessions.end_in_processes(SessionFilter::Target { whom: target.clone() }, end, &logs).len();
             tracing::warn!(whom, by = freeze.by, ended, "frozen by another member");
             predecessors.post(&SuccessionOrder::Freeze { whom, freeze: freeze.clone() });
         }

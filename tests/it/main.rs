@@ -76,6 +76,7 @@ mod members {
     pub mod once;
     pub mod quotas;
     pub mod ring;
+    pub mod sessions;
     pub mod topologies;
 }
 

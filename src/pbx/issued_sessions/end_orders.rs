@@ -1,4 +1,4 @@
-//! Ends of sessions that old processes carry out, too: they keep tunnels after an upgrade.
+//! Ends of sessions that others carry out, too: old processes, which keep tunnels after an upgrade, and other members.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,12 +10,15 @@ use tokio::sync::Notify;
 use super::SessionEnd;
 use super::entry::IssuedSession;
 use super::filter::SessionFilter;
+use crate::model::digest::Digest;
 use crate::model::session::EndReason;
 
 /// How many orders may wait; further ones are dropped. An old process that is stuck takes one in a second.
 const WAITING: usize = 4096;
 /// How many numbers of sessions an order has at most.
 const MOST: usize = 2000;
+/// How many digests of sessions an order has at most.
+const MOST_IDS: usize = 200;
 
 /// An order to an old process: end the sessions of a choice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +34,9 @@ pub(crate) struct EndOrder {
     /// The numbers of the sessions that ended in the process that gives the order, which tells the PBX of them.
     #[serde(default)]
     pub told: Vec<u64>,
+    /// The SHA-256 of the ids of the sessions that ended at the member that gives the order, which tells the PBX of them.
+    #[serde(default)]
+    pub ids: Vec<Digest>,
 }
 
 impl EndOrder {
@@ -47,9 +53,22 @@ impl EndOrder {
         parts.chain([order(filter, rest.to_vec())]).collect()
     }
 
+    /// Orders other members what this one does itself. Its numbers mean nothing to them.
+    ///
+    /// `ids`: the digests of the ids of the sessions that ended here.
+    pub(super) fn for_members(filter: SessionFilter, end: SessionEnd<'_>, ids: Vec<Digest>) -> Vec<Self> {
+        let is_by_number = matches!(filter, SessionFilter::Number { .. });
+        let parts = ids.chunks(MOST_IDS).map(|part| {
+            let order = Self::new(SessionFilter::Id { digest: part[0] }, end, Vec::new());
+            Self { ids: part.to_vec(), ..order }
+        });
+        let rest = (!is_by_number).then(|| Self::new(filter, end, Vec::new()));
+        parts.chain(rest).collect()
+    }
+
     fn new(filter: SessionFilter, end: SessionEnd<'_>, told: Vec<u64>) -> Self {
         let is_told = matches!(filter, SessionFilter::Id { .. }) || end.reason == EndReason::Pbx;
-        Self { filter, reason: end.reason, by: end.by.map(str::to_owned), is_told, told }
+        Self { filter, reason: end.reason, by: end.by.map(str::to_owned), is_told, told, ids: Vec::new() }
     }
 }
 
@@ -58,17 +77,17 @@ impl EndOrder {
 pub(crate) struct EndOrders {
     queue: Mutex<VecDeque<EndOrder>>,
     added: Notify,
-    /// Whether there is an old process.
+    /// Whether there is another one to carry them out.
     is_open: AtomicBool,
 }
 
 impl EndOrders {
-    /// Keeps orders from now on, because there is an old process.
+    /// Keeps orders from now on, because there is another one to carry them out.
     pub(crate) fn open(&self) {
         self.is_open.store(true, Ordering::Release);
     }
 
-    /// Adds orders, if there is an old process.
+    /// Adds orders, if there is another one to carry them out.
     pub(super) fn add(&self, orders: impl FnOnce() -> Vec<EndOrder>) {
         if !self.is_open.load(Ordering::Acquire) {
             return;
@@ -77,7 +96,7 @@ impl EndOrders {
             let mut queue = self.queue();
             if queue.len() >= WAITING {
                 drop(queue);
-                tracing::warn!("an old process does not follow: its tunnels of a session that is over go on");
+                tracing::warn!("an end of a session is not passed on, because too many wait: tunnels of it may go on");
                 return;
             }
             queue.push_back(order);

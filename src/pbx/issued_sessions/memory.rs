@@ -13,6 +13,7 @@ use super::packed::PackedIds;
 use super::table::{LIFE, SESSIONS, SessionRow, SessionTable};
 use crate::memory::nanos;
 use crate::model::credential_mark::MarkDigest;
+use crate::model::digest::Digest;
 use crate::model::secret::Secret;
 use crate::model::stored_role::StoredRole;
 
@@ -119,20 +120,7 @@ fn escaped(text: &str) -> usize {
 
 impl Serialize for SessionRows {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.rows.iter().map(|row| {
-            let session = &row.session;
-            SessionMemory {
-                number: session.number,
-                role: StoredRole::of(&session.role),
-                login: session.login.clone(),
-                opened: session.opened,
-                age: nanos(self.now.duration_since(row.since)),
-                ids: PackedIds(row.digests.clone()),
-                cookie: session.cookie().cloned().map(StoredCookie),
-                is_over: session.is_over(),
-                is_over_at_pbx: session.is_over() && !session.is_unconfirmed(),
-            }
-        }))
+        serializer.collect_seq(self.rows.iter().map(|row| SessionMemory::of(row, self.now)))
     }
 }
 
@@ -153,6 +141,22 @@ impl SessionTable {
         table
     }
 
+    /// Takes over a session that another member opened `age` ago, under a number of this table. Returns whether it did.
+    pub(super) fn adopt(&mut self, memory: SessionMemory, digest: &Digest, age: Duration, now: Instant) -> bool {
+        self.forget(now);
+        if self.find_digest(digest, now).is_some() {
+            return false;
+        }
+        let memory = SessionMemory { number: self.last + 1, age: 0, ..memory };
+        let Some(row) = memory.restore(age, now).filter(|row| row.digests.contains(digest)) else { return false };
+        if self.marks.has_logged_out(&row.session.login) {
+            row.session.end();
+            row.session.confirm_end();
+        }
+        self.restore(row);
+        true
+    }
+
     fn restore(&mut self, row: SessionRow) {
         let session = &row.session;
         self.last = self.last.max(session.number);
@@ -171,6 +175,22 @@ impl SessionTable {
 }
 
 impl SessionMemory {
+    /// Describes a session, as of now.
+    pub(super) fn of(row: &SessionRow, now: Instant) -> Self {
+        let session = &row.session;
+        Self {
+            number: session.number,
+            role: StoredRole::of(&session.role),
+            login: session.login.clone(),
+            opened: session.opened,
+            age: nanos(now.duration_since(row.since)),
+            ids: PackedIds(row.digests.clone()),
+            cookie: session.cookie().cloned().map(StoredCookie),
+            is_over: session.is_over(),
+            is_over_at_pbx: session.is_over() && !session.is_unconfirmed(),
+        }
+    }
+
     /// Returns the row; `None` if its time has passed, or it is of no account.
     fn restore(self, age: Duration, now: Instant) -> Option<SessionRow> {
         let Self { number, role, mut login, opened, age: before, ids, cookie, is_over, is_over_at_pbx } = self;

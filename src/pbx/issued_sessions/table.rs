@@ -79,7 +79,7 @@ impl SessionTable {
     }
 
     /// Drops sessions whose time has passed, and the oldest if there is no room for one more.
-    fn forget(&mut self, now: Instant) {
+    pub(super) fn forget(&mut self, now: Instant) {
         let has_room = |table: &Self| table.by_number.len() < SESSIONS;
         let is_fresh = |row: &SessionRow| now.duration_since(row.since) < LIFE;
         while let Some((_, oldest)) = self.by_number.first_key_value() {
@@ -105,7 +105,7 @@ impl SessionTable {
         self.find_digest(&sha256(id.as_bytes()), now)
     }
 
-    fn find_digest(&self, id: &Digest, now: Instant) -> Option<(&Arc<IssuedSession>, Instant)> {
+    pub(super) fn find_digest(&self, id: &Digest, now: Instant) -> Option<(&Arc<IssuedSession>, Instant)> {
         let row = self.by_number.get(self.by_digest.get(id)?)?;
         (now.duration_since(row.since) < LIFE).then_some((&row.session, row.since))
     }
@@ -156,6 +156,17 @@ impl SessionTable {
     pub(super) fn end_number(&mut self, number: u64) -> Option<Arc<IssuedSession>> {
         let session = Arc::clone(&self.by_number.get(&number)?.session);
         self.end(&session).then_some(session)
+    }
+
+    /// Ends the session with an id, if it is known and not over. Returns it.
+    pub(super) fn end_digest(&mut self, digest: &Digest) -> Option<Arc<IssuedSession>> {
+        self.end_number(*self.by_digest.get(digest)?)
+    }
+
+    /// Returns the digests of the ids of sessions.
+    pub(super) fn digests_of(&self, sessions: &[Arc<IssuedSession>]) -> Vec<Digest> {
+        let rows = sessions.iter().filter_map(|session| self.by_number.get(&session.number));
+        rows.flat_map(|row| row.digests.iter().copied()).collect()
     }
 
     /// Remembers that the caller with these marks logged out: a login that began before ends with it.

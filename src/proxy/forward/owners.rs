@@ -11,6 +11,7 @@ use crate::message::cookies;
 use crate::model::landing;
 use crate::model::mentions::AccountMentions;
 use crate::model::path;
+use crate::model::secret::Secret;
 use crate::model::session::{EndReason, SESSION};
 use crate::observe::Logs;
 use crate::pbx::{IssuedSession, IssuedSessions, SessionFilter, UnissuedSession};
@@ -34,6 +35,21 @@ pub(super) fn refuse_frozen(
         return Err(Error::Forbidden);
     }
     Ok(())
+}
+
+/// Asks the engine for the sessions of a request that this member does not know, so that a freeze of their accounts holds.
+pub(super) async fn learn(issued: &IssuedSessions, request: &Request<RequestBody>, host: &str) {
+    let shown = mentions(request.headers(), request.uri(), host);
+    for session in shown.sessions().take(MAX_UNISSUED) {
+        issued.learn(session).await;
+    }
+}
+
+/// Asks for the session of a request in the background, for the access lines of later ones.
+pub(super) fn learn_behind(issued: &Arc<IssuedSessions>, headers: &HeaderMap) {
+    let Some(session) = cookies::values(headers, SESSION).next().filter(|id| issued.find(id).is_none()) else { return };
+    let (issued, session) = (Arc::clone(issued), Secret::new(session.to_owned()));
+    drop(tokio::task::spawn_local(async move { issued.learn(session.expose()).await }));
 }
 
 /// Whom a request to the PBX acts for.

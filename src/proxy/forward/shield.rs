@@ -37,6 +37,16 @@ pub(super) struct Stranger<'f> {
 }
 
 impl Stranger<'_> {
+    /// Asks the engine for a session that a request lands with, if this member does not know it.
+    pub(super) async fn learn(&self, request: &Request<RequestBody>) {
+        let landing = shield::session_in_query(request.uri().path(), request.uri().query());
+        if let Ok(Some(session)) = landing
+            && !self.shield.any_session
+        {
+            self.issued.learn(session).await;
+        }
+    }
+
     /// Checks the head of a request. Returns whether it may open a session: then its body decides.
     ///
     /// # Errors
@@ -61,7 +71,7 @@ impl Stranger<'_> {
         // Over HTTP/2 the body of a CONNECT is a tunnel, which begins with the answer.
         let body =
             if request.method() == Method::CONNECT { Bytes::new() } else { self.take_body(request, exchange).await? };
-        let judged = self.judge_login(request, &body);
+        let judged = self.judge_login(request, &body).await;
         if !body.is_empty() {
             *request.body_mut() = RequestBody::Full(Some(body));
         }
@@ -83,11 +93,14 @@ impl Stranger<'_> {
         }
     }
 
-    fn judge_login(&self, request: &Request<RequestBody>, body: &[u8]) -> Result<(), ShieldVerdict> {
+    async fn judge_login(&self, request: &Request<RequestBody>, body: &[u8]) -> Result<(), ShieldVerdict> {
         check_form(request.headers())?;
         let token = shield::judge_login(request.uri().query(), body, self.administrator())?;
         match token.filter(|_| !self.shield.any_session) {
-            Some(token) => self.judge_session(&token),
+            Some(token) => {
+                self.issued.learn(&token).await;
+                self.judge_session(&token)
+            }
             None => Ok(()),
         }
     }

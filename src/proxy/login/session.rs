@@ -64,6 +64,7 @@ impl Sessions {
         // What a link hands over is the session itself.
         let cookie = (self.handoff == Handoff::Link).then(|| Secret::new(id.expose().to_owned()));
         let session = self.state.issued.note(&[id.expose()], cookie, role, login);
+        self.state.issued.tell_members(&session).await;
         Ok((id, session))
     }
 
@@ -88,6 +89,7 @@ impl Sessions {
         // The last one is that which the browser keeps.
         let cookie = ids.last().map(|id| Secret::new((*id).to_owned()));
         let session = self.state.issued.note(&ids, cookie, role, login);
+        self.state.issued.tell_members(&session).await;
         Ok((cookies, session))
     }
 

@@ -56,6 +56,7 @@ pub(super) fn end(snapshot: &Snapshot, choice: &SessionChoice, by: &str) -> Resu
     let filter = choice.read()?;
     let end = SessionEnd { reason: EndReason::Operator, by: Some(by) };
     let ended = snapshot.sessions().end(&filter, end, snapshot.logs());
+    snapshot.sessions().tell_end_to_members(&filter, end, &ended);
     tracing::warn!(ended = ended.len(), by, "sessions ended");
     Ok((ended.iter().map(|session| shown(session)).collect(), EndOrder::all(filter, end, &ended)))
 }

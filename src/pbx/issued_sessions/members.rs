@@ -1,0 +1,306 @@
+//! Sessions as members tell each other of them. Each member looks a session up in its own table first, and asks the engine for
+//! one that it does not know; each end of sessions is passed on to the other members.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::future::pending;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Instant, timeout};
+
+use super::IssuedSessions;
+use super::end_orders::{EndOrder, EndOrders};
+use super::entry::IssuedSession;
+use super::memory::SessionMemory;
+use super::table::LIFE;
+use crate::members::{EngineKey, EngineScript, SharedEngine, content};
+use crate::model::digest::{Digest, sha256};
+use crate::observe::Logs;
+use crate::random;
+
+/// The kind of the records of sessions.
+const SESSION: &str = "session";
+/// The kind of the messages about their ends.
+const END: &str = "end";
+/// How long a session that the engine does not know is not asked for again. A member writes a session before its browser
+/// has it.
+const UNKNOWN: Duration = Duration::from_secs(30);
+/// The most sessions that are known to be unknown.
+const MOST_UNKNOWN: usize = 10_000;
+/// How long an end waits for an engine that is away.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Finds a record under the keys of the ring, with its life.
+static FIND: LazyLock<EngineScript> = LazyLock::new(|| {
+    EngineScript::new(
+        "for _, key in ipairs(KEYS) do local value = redis.call('GET', key) \
+         if value then return { value, tostring(redis.call('PTTL', key)) } end end return {}",
+    )
+});
+
+/// What members tell each other of sessions.
+#[derive(Default)]
+pub(super) struct MemberSessions {
+    number: OwnNumber,
+    engine: Mutex<Option<Arc<SharedEngine>>>,
+    /// The ends that other members carry out, too.
+    ends: EndOrders,
+    /// Sessions that the engine does not know, and until when that is believed.
+    unknown: Mutex<HashMap<Digest, Instant>>,
+}
+
+impl std::fmt::Debug for MemberSessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemberSessions").finish_non_exhaustive()
+    }
+}
+
+/// An end of sessions, as a member tells it.
+#[derive(Debug, Serialize, Deserialize)]
+struct EndMessage {
+    /// A number of the member's process.
+    from: u64,
+    order: EndOrder,
+}
+
+impl MemberSessions {
+    fn engine(&self) -> Option<Arc<SharedEngine>> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Adds ends for the other members, if there are any.
+    pub(super) fn add(&self, orders: impl FnOnce() -> Vec<EndOrder>) {
+        self.ends.add(orders);
+    }
+
+    /// Returns whether the engine may know a session, which is then not asked for again soon.
+    fn may_be_known(&self, digest: Digest, now: Instant) -> bool {
+        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        if unknown.get(&digest).is_some_and(|until| now < *until) {
+            return false;
+        }
+        if unknown.len() >= MOST_UNKNOWN {
+            unknown.retain(|_, until| now < *until);
+            if unknown.len() >= MOST_UNKNOWN {
+                unknown.clear();
+            }
+        }
+        unknown.insert(digest, now + UNKNOWN);
+        true
+    }
+
+    fn forget_unknown(&self, digest: &Digest) {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+    }
+}
+
+fn keys(engine: &SharedEngine, digest: &Digest) -> Vec<EngineKey> {
+    engine.names().all_of(SESSION, &[digest])
+}
+
+impl IssuedSessions {
+    /// Shares the sessions with the members of an engine from now on, or with none.
+    pub(crate) fn share(&self, engine: Option<Arc<SharedEngine>>) {
+        if engine.is_some() {
+            self.members.ends.open();
+        }
+        *self.members.engine.lock().unwrap_or_else(PoisonError::into_inner) = engine;
+    }
+
+    /// Returns whether another member may have opened sessions.
+    #[must_use]
+    pub(crate) fn has_members(&self) -> bool {
+        self.members.engine().is_some()
+    }
+
+    /// Tells the other members of a session, before its browser has it. Without an answer of the engine they do not know it.
+    pub(crate) async fn tell_members(&self, session: &IssuedSession) {
+        let Some(engine) = self.members.engine() else { return };
+        let Some(row) = self.table().by_number.get(&session.number).cloned() else { return };
+        let sealed = engine.seal(SESSION, &SessionMemory::of(&row, Instant::now()));
+        let life = u64::try_from(LIFE.as_millis()).unwrap_or(u64::MAX);
+        let writes = row.digests.iter().map(|digest| {
+            let mut write = redis::cmd("SET");
+            write.arg(keys(&engine, digest)[0].as_str()).arg(&sealed[..]).arg("PX").arg(life);
+            let engine = &engine;
+            async move { engine.ask::<()>(&write).await }
+        });
+        join_all(writes).await;
+    }
+
+    /// Asks the engine for a session that this member does not know. Then it does, if another one has opened it.
+    pub(crate) async fn learn(&self, id: &str) {
+        let Some(engine) = self.members.engine() else { return };
+        let (digest, now) = (sha256(id.as_bytes()), Instant::now());
+        if self.table().find(id, now).is_some() || !self.members.may_be_known(digest, now) {
+            return;
+        }
+        let Ok(found) = engine.run_script::<Vec<Vec<u8>>>(&FIND, &keys(&engine, &digest), &[]).await else {
+            return self.members.forget_unknown(&digest);
+        };
+        let [sealed, left] = &found[..] else { return };
+        let left = str::from_utf8(left).ok().and_then(|left| left.parse().ok()).map(Duration::from_millis);
+        let Some((memory, left)) = engine.open::<SessionMemory>(SESSION, sealed).zip(left) else { return };
+        self.members.forget_unknown(&digest);
+        self.adopt(memory, &digest, LIFE.saturating_sub(left));
+    }
+
+    /// Waits for ends of sessions here, and tells the other members, for as long as the configuration is in use.
+    pub(crate) async fn tell_ends(self: Arc<Self>) -> Infallible {
+        let Some(engine) = self.members.engine() else { return pending().await };
+        loop {
+            let order = self.members.ends.next().await;
+            let reason = order.reason.as_str();
+            let mut reached = engine.reached();
+            if !self.tell_end(&engine, &order).await {
+                drop(timeout(PATIENCE, reached.changed()).await);
+                if !self.tell_end(&engine, &order).await {
+                    tracing::warn!(
+                        reason,
+                        "the other members do not know of an end of sessions: their tunnels may go on"
+                    );
+                }
+            }
+        }
+    }
+
+    async fn tell_end(&self, engine: &SharedEngine, order: &EndOrder) -> bool {
+        for key in order.ids.iter().flat_map(|digest| keys(engine, digest)) {
+            if engine.ask::<u64>(redis::cmd("DEL").arg(key.as_str())).await.is_err() {
+                return false;
+            }
+        }
+        let message = EndMessage { from: self.members.number.0, order: order.clone() };
+        let message = [END.as_bytes(), b" ", &engine.seal(END, &message)[..]].concat();
+        engine.ask::<u64>(redis::cmd("PUBLISH").arg(engine.channel().as_str()).arg(message)).await.is_ok()
+    }
+
+    /// Ends the sessions that other members end, for as long as the configuration is in use.
+    pub(crate) async fn follow_ends(self: Arc<Self>, logs: Logs) -> Infallible {
+        let Some(engine) = self.members.engine() else { return pending().await };
+        let mut messages = engine.messages();
+        loop {
+            match messages.recv().await {
+                Ok(message) => {
+                    let told = content(&message, END).and_then(|sealed| engine.open::<EndMessage>(END, sealed));
+                    if let Some(EndMessage { order, .. }) = told.filter(|told| told.from != self.members.number.0) {
+                        self.follow_member(&order, &logs);
+                    }
+                }
+                Err(RecvError::Lagged(missed)) => {
+                    tracing::warn!(missed, "this member missed ends of sessions of others: tunnels may go on");
+                }
+                Err(RecvError::Closed) => return pending().await,
+            }
+        }
+    }
+}
+
+/// A random number by which a member knows its own messages.
+struct OwnNumber(u64);
+
+impl Default for OwnNumber {
+    fn default() -> Self {
+        Self(u64::from_ne_bytes(random::bytes()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogFormat;
+    use crate::members::TestEngine;
+    use crate::model::account::{Account, Role};
+    use crate::model::credential_mark::CredentialMark;
+    use crate::model::secret::Secret;
+    use crate::model::session::EndReason;
+    use crate::pbx::{SessionFilter, SessionLogin};
+
+    const COOKIE: &[u8] = b"9f86d081884c7d65";
+
+    async fn member(engine: &TestEngine) -> Arc<IssuedSessions> {
+        let sessions = Arc::<IssuedSessions>::default();
+        sessions.share(Some(engine.reach().await));
+        sessions
+    }
+
+    fn logs() -> Logs {
+        Logs::discarding(LogFormat::Text).unwrap()
+    }
+
+    async fn open(sessions: &IssuedSessions, id: &str) -> Arc<IssuedSession> {
+        let role = Role::User(Account::new("40", "acme.test".parse().unwrap()).unwrap());
+        let marks = vec![CredentialMark::likely(b"sid", COOKIE).unwrap()];
+        let login = SessionLogin { marks, ..SessionLogin::for_test("ann") };
+        let session = sessions.note(&[id], Some(Secret::new(id.to_owned())), &role, login);
+        sessions.tell_members(&session).await;
+        session
+    }
+
+    #[tokio::test]
+    async fn a_session_of_one_member_is_known_to_another_that_is_asked_for_it() {
+        let Some(engine) = TestEngine::start() else { return };
+        let (one, other) = (member(&engine).await, member(&engine).await);
+        let session = open(&one, "session00000001").await;
+        assert!(other.find("session00000001").is_none());
+        other.learn("session00000001").await;
+        let known = other.find("session00000001").unwrap();
+        assert_eq!((&known.role, &known.login, known.cookie()), (&session.role, &session.login, session.cookie()));
+        assert!(other.is_landing("session00000001"));
+        other.learn("session00000001").await;
+        assert_eq!(other.list(&SessionFilter::All).len(), 1, "once");
+        let keys: Vec<String> = {
+            let engine = one.members.engine().unwrap();
+            engine.ask(redis::cmd("KEYS").arg("test:session:*")).await.unwrap()
+        };
+        assert_eq!(keys.len(), 1);
+        assert!(!keys[0].contains("session00000001"));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_no_member_opened_is_asked_for_once_in_a_while() {
+        let Some(engine) = TestEngine::start() else { return };
+        let (one, other) = (member(&engine).await, member(&engine).await);
+        other.learn("session00000001").await;
+        assert!(other.find("session00000001").is_none());
+        // Only an id that was guessed is asked for before its time.
+        open(&one, "session00000001").await;
+        other.learn("session00000001").await;
+        assert!(other.find("session00000001").is_none());
+        let now = Instant::now();
+        for number in 0..=MOST_UNKNOWN as u64 {
+            assert!(other.members.may_be_known(sha256(&number.to_be_bytes()), now));
+        }
+        assert!(other.members.unknown.lock().unwrap().len() <= MOST_UNKNOWN);
+    }
+
+    #[tokio::test]
+    async fn an_end_at_one_member_is_one_at_the_others() {
+        let Some(engine) = TestEngine::start() else { return };
+        let (one, other) = (member(&engine).await, member(&engine).await);
+        let sessions = [open(&one, "session00000001").await, open(&one, "session00000002").await];
+        other.learn("session00000002").await;
+        let orders =
+            |sessions: &IssuedSessions| std::iter::from_fn(|| sessions.members.ends.take()).collect::<Vec<_>>();
+        // By its number, which means nothing at the other one.
+        one.end_everywhere(SessionFilter::number(sessions[1].number), EndReason::Operator.into(), &logs());
+        for order in orders(&one) {
+            other.follow_member(&order, &logs());
+        }
+        assert!(other.find("session00000002").unwrap().is_over());
+        assert!(!sessions[0].is_over());
+        // By the credential, which only the member knows that opened the session.
+        let marks = [CredentialMark::likely(b"sid", COOKIE).unwrap()];
+        assert_eq!(other.log_out(&marks, EndReason::App, &logs()).len(), 0);
+        for order in orders(&other) {
+            assert!(one.tell_end(&one.members.engine().unwrap(), &order).await);
+            one.follow_member(&order, &logs());
+        }
+        assert!(sessions[0].is_over());
+        assert_eq!(orders(&one).len(), 0, "what a member follows it does not tell");
+    }
+}
