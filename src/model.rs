@@ -18,6 +18,7 @@ pub mod landing;
 pub mod link;
 pub mod login;
 pub mod loopback;
+pub mod member_name;
 pub mod mentions;
 pub mod ott;
 pub mod own_paths;

@@ -7,7 +7,7 @@ mod chained_file;
 pub mod hash_chain;
 pub mod health;
 pub mod heartbeat;
-mod line;
+pub mod line;
 mod log_destination;
 pub mod metrics;
 pub mod passed_connection;
@@ -23,6 +23,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use self::line::LineStyle;
 pub use self::request_id::RequestId;
 use self::sink::{ClosingLog, FlushRequest, Sink};
 use crate::config::{AccessLogTarget, Config, LogFormat, WhenStuck, can_write};
@@ -32,11 +33,11 @@ use crate::config::{AccessLogTarget, Config, LogFormat, WhenStuck, can_write};
 pub struct Logs {
     access: Option<Sink>,
     audit: Sink,
-    /// The format of audit lines: JSON if they have a file of their own.
-    audit_format: LogFormat,
+    /// The style of audit lines: JSON if they have a file of their own.
+    audit_style: LineStyle,
     /// A syslog daemon that receives a copy of each audit line.
     syslog: Option<Sink>,
-    format: LogFormat,
+    style: LineStyle,
     when_stuck: WhenStuck,
 }
 
@@ -55,11 +56,11 @@ impl Logs {
     /// # Errors
     /// When a file cannot be opened or no thread can be started.
     pub fn open(config: &Config) -> io::Result<Self> {
-        let format = config.log.format;
+        let style = style(config);
         let access = match &config.log.access {
             AccessLogTarget::Off => None,
-            AccessLogTarget::Stdout => Some(Sink::stdout(format)?),
-            AccessLogTarget::File(path) => Some(with_name(path, Sink::file(path, format))?),
+            AccessLogTarget::Stdout => Some(Sink::stdout(&style)?),
+            AccessLogTarget::File(path) => Some(with_name(path, Sink::file(path, &style))?),
         };
         Self::open_beside(access, config)
     }
@@ -86,15 +87,15 @@ impl Logs {
 
     /// Opens the audit log, which is the access log if it has no file of its own.
     fn open_beside(access: Option<Sink>, config: &Config) -> io::Result<Self> {
-        let format = config.log.format;
-        let (audit, audit_format) = match (&config.audit.file, &access) {
-            (Some(path), _) if config.audit.chain => (with_name(path, Sink::chain(path))?, LogFormat::Json),
-            (Some(path), _) => (with_name(path, Sink::file(path, LogFormat::Json))?, LogFormat::Json),
-            (None, Some(access)) => (access.clone(), format),
-            (None, None) => (Sink::stdout(format)?, format),
+        let style = style(config);
+        let (audit, audit_style) = match (&config.audit.file, &access) {
+            (Some(path), _) if config.audit.chain => (with_name(path, Sink::chain(path, &style))?, style.json()),
+            (Some(path), _) => (with_name(path, Sink::file(path, &style.json()))?, style.json()),
+            (None, Some(access)) => (access.clone(), style.clone()),
+            (None, None) => (Sink::stdout(&style)?, style.clone()),
         };
-        let syslog = config.audit.syslog.clone().map(Sink::syslog).transpose()?;
-        Ok(Self { access, audit, audit_format, syslog, format, when_stuck: config.audit.when_stuck })
+        let syslog = config.audit.syslog.clone().map(|to| Sink::syslog(to, &style)).transpose()?;
+        Ok(Self { access, audit, audit_style, syslog, style, when_stuck: config.audit.when_stuck })
     }
 
     /// Returns a clone for one worker, with buffers of its own.
@@ -112,8 +113,8 @@ impl Logs {
     /// # Errors
     /// When a file cannot be opened or no thread can be started.
     pub fn successor(&self, before: &Config, config: &Config) -> io::Result<Self> {
-        let is_same = (&before.log.access, before.log.format, &before.audit)
-            == (&config.log.access, config.log.format, &config.audit);
+        let is_same =
+            (&before.log.access, style(before), &before.audit) == (&config.log.access, style(config), &config.audit);
         if is_same { Ok(self.clone()) } else { Self::open(config) }
     }
 
@@ -127,9 +128,10 @@ impl Logs {
     /// # Errors
     /// When `/dev/null` cannot be opened or no thread can be started.
     pub fn discarding(format: LogFormat) -> io::Result<Self> {
-        let audit = Sink::file(Path::new("/dev/null"), format)?;
+        let audit = Sink::file(Path::new("/dev/null"), &format.into())?;
         let when_stuck = WhenStuck::default();
-        Ok(Self { access: None, audit, audit_format: format, syslog: None, format, when_stuck })
+        let style = LineStyle::from(format);
+        Ok(Self { access: None, audit, audit_style: style.clone(), syslog: None, style, when_stuck })
     }
 
     /// Returns whether access lines are written.
@@ -141,14 +143,14 @@ impl Logs {
     /// Writes an access line. Never waits; counts the line as lost if the queue is full.
     pub fn write_access(&self, exchange: &access::AccessRecord) {
         if let Some(sink) = &self.access {
-            sink.line_with(|bytes| exchange.write(bytes, self.format, Timestamp::now()));
+            sink.line_with(|bytes| exchange.write(bytes, &self.style, Timestamp::now()));
         }
     }
 
     /// Writes the line of a connection that was passed on, as [`Logs::write_access`] does.
     pub fn write_passed_connection(&self, connection: &passed_connection::PassthroughRecord) {
         if let Some(sink) = &self.access {
-            sink.line_with(|bytes| connection.write(bytes, self.format, Timestamp::now()));
+            sink.line_with(|bytes| connection.write(bytes, &self.style, Timestamp::now()));
         }
     }
 
@@ -170,34 +172,34 @@ impl Logs {
     /// When the line is not written and `when_stuck` is `refuse`.
     pub async fn write_grant(&self, entry: &audit::LoginRecord) -> Result<(), Unaudited> {
         let now = Timestamp::now();
-        let written = self.audit.awaited_line(&entry.line(self.audit_format, now), self.when_stuck).await;
+        let written = self.audit.awaited_line(&entry.line(&self.audit_style, now), self.when_stuck).await;
         if self.when_stuck == WhenStuck::Refuse {
             written.map_err(Unaudited)?;
         }
-        self.write_syslog(|| entry.line(LogFormat::Json, now));
+        self.write_syslog(|style| entry.line(style, now));
         Ok(())
     }
 
     /// Writes the audit line of a refused login. Never waits. The queue reserves room for audit lines; the line is
     /// counted as lost if that room is full, too.
     pub fn write_refusal(&self, entry: &audit::LoginRecord) {
-        self.write_audit(|format, now| entry.line(format, now));
+        self.write_audit(|style, now| entry.line(style, now));
     }
 
     /// Writes the audit line of an event that is not a login, as [`Logs::write_refusal`] does.
     pub fn write_note(&self, note: &audit::EventRecord) {
-        self.write_audit(|format, now| note.line(format, now));
+        self.write_audit(|style, now| note.line(style, now));
     }
 
-    fn write_audit(&self, line: impl Fn(LogFormat, Timestamp) -> String) {
+    fn write_audit(&self, line: impl Fn(&LineStyle, Timestamp) -> String) {
         let now = Timestamp::now();
-        self.audit.needed_line(&line(self.audit_format, now));
-        self.write_syslog(|| line(LogFormat::Json, now));
+        self.audit.needed_line(&line(&self.audit_style, now));
+        self.write_syslog(|style| line(style, now));
     }
 
-    fn write_syslog(&self, line: impl FnOnce() -> String) {
+    fn write_syslog(&self, line: impl FnOnce(&LineStyle) -> String) {
         if let Some(syslog) = &self.syslog {
-            syslog.needed_line(&line());
+            syslog.needed_line(&line(&self.style.json()));
         }
     }
 
@@ -257,6 +259,11 @@ impl Logs {
         let access = self.access.iter().filter(|access| !access.is(&self.audit));
         access.chain([&self.audit]).chain(&self.syslog)
     }
+}
+
+/// Returns the style of the lines of a configuration.
+fn style(config: &Config) -> LineStyle {
+    LineStyle { format: config.log.format, member: config.member.clone() }
 }
 
 /// Returns the text of an error and of each of its causes.

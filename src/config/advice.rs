@@ -46,7 +46,7 @@ pub(super) fn home(key: &str) -> Option<&'static str> {
 
 /// Keys that are often put into the wrong table, and the right one.
 const HOMES: [(&[&str], &str); 14] = [
-    (&["listen", "tls", "redirect_http", "workers"], "above the first [table] of the file"),
+    (&["listen", "tls", "redirect_http", "workers", "member"], "above the first [table] of the file"),
     (&["cert", "key", "certificates", "client_ca", "client_auth"], "in `tls`"),
     (&["whoami", "login"], "in [app]"),
     (

@@ -35,6 +35,7 @@ use super::permissions::Exposure;
 use super::problem::{Problem, Problems};
 use super::source::{self, ConfigText, Surroundings};
 use super::{AccessLogTarget, Config, FileSnapshot, LimitsConfig, Listen, LogConfig, LogFormat, RedirectHttp};
+use crate::model::member_name::MemberName;
 use crate::model::rate::Rate;
 
 /// The result of reading a configuration, with the files that were read.
@@ -178,6 +179,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     let certificates = tls_node.as_ref().and_then(|node| node.table(|table| tls::certificates(table, around)));
     let redirect_http = root.get("redirect_http").and_then(|node| redirect_http(&node, listen.as_deref()));
     let workers = root.get("workers").and_then(|node| node.integer(1..=1024)).and_then(NonZeroUsize::new);
+    let member = root.get("member").and_then(|node| member(&node));
     let server = root.section("server", |table| Some(server::server(table))).unwrap_or(server::DEFAULT);
 
     let [app_node, pbx_node, voximplant_node] = ["app", "pbx", "voximplant"].map(|key| root.get(key));
@@ -241,6 +243,12 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     let state = root.section("state", |table| around.log_file(&table.require("file")?));
     let shared_node = root.get("shared");
     let shared = shared_node.as_ref().and_then(|node| node.table(|table| shared::shared(table, around)));
+    if let (Some(node), None) = (&shared_node, &member) {
+        node.warn(
+            "this machine has no name: its lines look like those of other members",
+            "add member = \"edge-1\" above the first [table], on each machine another",
+        );
+    }
     if state.is_none() && shared_node.is_none() {
         methods.warn_forgetful();
     }
@@ -250,6 +258,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         certificates: certificates?,
         redirect_http,
         workers,
+        member,
         server,
         app,
         pbx,
@@ -270,6 +279,14 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
 /// Reads the tables of `[[key]]`.
 fn tables<'d, 'i>(root: &TomlTable<'d, 'i>, key: &'static str) -> Vec<TomlNode<'d, 'i>> {
     root.get(key).and_then(|node| node.tables()).unwrap_or_default()
+}
+
+/// Reads the name of this machine.
+fn member(node: &TomlNode<'_, '_>) -> Option<MemberName> {
+    match node.string()?.parse() {
+        Ok(name) => Some(name),
+        Err(error) => node.refuse::<MemberName>(error, "write a name such as \"edge-1\""),
+    }
 }
 
 // === Listeners ===

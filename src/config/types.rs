@@ -32,6 +32,7 @@ use crate::model::account::Language;
 use crate::model::freeze_target::FreezeMeans;
 use crate::model::grant::Rule;
 use crate::model::key_ring::KeyRing;
+use crate::model::member_name::MemberName;
 use crate::model::ott::{Ha1, VoximplantUser};
 use crate::model::rate::Rate;
 use crate::model::secret::Secret;
@@ -50,6 +51,8 @@ pub struct Config {
     pub redirect_http: Option<RedirectHttp>,
     /// The number of worker threads; `None`: one per core.
     pub workers: Option<NonZeroUsize>,
+    /// The name of this machine among several; `None`: it has none.
+    pub member: Option<MemberName>,
     /// `[server]`.
     pub server: ServerConfig,
     /// `[app]`: the upstream of all requests that are not for the PBX.

@@ -6,9 +6,8 @@ use std::time::Duration;
 use http::{Method, Version};
 use jiff::Timestamp;
 
-use super::line::{self, FieldValue};
+use super::line::{self, FieldValue, LineStyle};
 use super::request_id::RequestId;
-use crate::config::LogFormat;
 use crate::model::redact;
 
 /// One exchange, as the access log shows it.
@@ -74,7 +73,7 @@ pub enum ExchangeEnd {
 
 impl AccessRecord {
     /// Appends the access line, without its newline.
-    pub fn write(&self, line: &mut Vec<u8>, format: LogFormat, now: Timestamp) {
+    pub(super) fn write(&self, line: &mut Vec<u8>, style: &LineStyle, now: Timestamp) {
         let fields = [
             ("id", FieldValue::word(self.id.as_str())),
             ("client", FieldValue::Address(self.client)),
@@ -94,13 +93,13 @@ impl AccessRecord {
         let told = fields.len() - usize::from(self.reason.is_none());
         let AccessCaller { subject, account } = &self.caller;
         if subject.is_none() && account.is_none() {
-            return line::write(line, format, now, "access", &fields[..told]);
+            return line::write(line, style, now, "access", &fields[..told]);
         }
         let mut fields: Vec<_> = fields.into_iter().take(told).collect();
         for (key, text) in [("subject", subject), ("account", account)] {
             fields.extend(text.as_deref().map(|text| (key, FieldValue::word(redact::text(text)))));
         }
-        line::write(line, format, now, "access", &fields);
+        line::write(line, style, now, "access", &fields);
     }
 }
 
@@ -136,6 +135,7 @@ pub(super) fn tenths_of_millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogFormat;
 
     fn exchange() -> AccessRecord {
         AccessRecord {
@@ -158,7 +158,7 @@ mod tests {
 
     fn line(exchange: &AccessRecord, format: LogFormat) -> String {
         let mut line = Vec::new();
-        exchange.write(&mut line, format, "2026-11-22T21:00:00.123Z".parse().unwrap());
+        exchange.write(&mut line, &format.into(), "2026-11-22T21:00:00.123Z".parse().unwrap());
         String::from_utf8(line).unwrap().replace(exchange.id.as_str(), "ID")
     }
 

@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::line::{self, FieldValue};
+use super::line::{self, FieldValue, LineStyle};
 use super::request_id::RequestId;
-use crate::config::LogFormat;
 use crate::model::account::AdminLevel;
 use crate::model::freeze_target::FreezeTarget;
 use crate::model::login::{LoginKind, LoginOutcome, LogoutKind};
@@ -96,8 +95,7 @@ pub enum AuditedAct {
 
 impl LoginRecord {
     /// Returns the audit line, without its newline.
-    #[must_use]
-    pub fn line(&self, format: LogFormat, now: Timestamp) -> String {
+    pub(super) fn line(&self, style: &LineStyle, now: Timestamp) -> String {
         let mut fields = vec![
             ("id", FieldValue::word(self.id.as_str())),
             ("client", FieldValue::word(self.client.to_string())),
@@ -120,7 +118,7 @@ impl LoginRecord {
         if !self.claims.is_empty() {
             fields.push(("claims", FieldValue::words(self.claims.iter().map(String::as_str))));
         }
-        line::render(format, now, self.kind(), &fields)
+        line::render(style, now, self.kind(), &fields)
     }
 
     const fn kind(&self) -> &'static str {
@@ -143,15 +141,14 @@ impl EventRecord {
     }
 
     /// Returns the audit line, without its newline.
-    #[must_use]
-    pub fn line(&self, format: LogFormat, now: Timestamp) -> String {
+    pub(super) fn line(&self, style: &LineStyle, now: Timestamp) -> String {
         let mut fields = vec![("account", FieldValue::word(redact::text(&self.account)))];
         fields.extend(self.session.map(|number| ("number", FieldValue::Count(number))));
         for (key, text) in [("subject", &self.subject), ("by", &self.by), ("reason", &self.reason)] {
             fields.extend(text.as_deref().map(|text| (key, FieldValue::word(redact::text(text)))));
         }
         fields.extend(self.until.map(|until| ("until", FieldValue::word(format!("{until:.0}")))));
-        line::render(format, now, self.event.kind(), &fields)
+        line::render(style, now, self.event.kind(), &fields)
     }
 }
 
@@ -183,6 +180,7 @@ impl AuditedAct {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogFormat;
 
     fn granted() -> LoginRecord {
         LoginRecord {
@@ -219,7 +217,7 @@ mod tests {
 
     #[track_caller]
     fn check(entry: &LoginRecord, format: LogFormat, expected: &str) {
-        let line = entry.line(format, "2026-11-22T21:00:00.123Z".parse().unwrap());
+        let line = entry.line(&format.into(), "2026-11-22T21:00:00.123Z".parse().unwrap());
         assert_eq!(line.replace(entry.id.as_str(), "ID"), expected);
     }
 
@@ -237,11 +235,11 @@ mod tests {
     fn the_redemption_of_a_ticket_names_the_request_that_began() {
         let begun = RequestId::next();
         let entry = LoginRecord { begun: Some(begun), redeemed_from: Some("192.0.2.7".parse().unwrap()), ..granted() };
-        let line = entry.line(LogFormat::Text, Timestamp::UNIX_EPOCH);
+        let line = entry.line(&LogFormat::Text.into(), Timestamp::UNIX_EPOCH);
         let told = format!("act=pbx_session begun={begun} redeemed_from=192.0.2.7 method=app");
         assert!(line.contains(&told) && line.contains("audit grant"), "{line}");
         let issued = LoginRecord { outcome: LoginOutcome::Ticket, ..granted() };
-        assert!(issued.line(LogFormat::Text, Timestamp::UNIX_EPOCH).contains(" audit ticket id="));
+        assert!(issued.line(&LogFormat::Text.into(), Timestamp::UNIX_EPOCH).contains(" audit ticket id="));
     }
 
     #[test]
@@ -268,7 +266,7 @@ mod tests {
 
     #[test]
     fn claims_are_a_list_of_names() {
-        let line = granted().line(LogFormat::Json, Timestamp::UNIX_EPOCH);
+        let line = granted().line(&LogFormat::Json.into(), Timestamp::UNIX_EPOCH);
         assert!(line.ends_with(r#","account":"40@acme.test","level":"user","claims":["ext","tenant"]}"#), "{line}");
     }
 
@@ -283,7 +281,7 @@ mod tests {
             until: Some("2026-11-22T23:00:00Z".parse().unwrap()),
             reason: Some("calls to Cuba".to_owned()),
         };
-        let line = |note: &EventRecord| note.line(LogFormat::Text, "2026-11-22T21:00:00.123Z".parse().unwrap());
+        let line = |note: &EventRecord| note.line(&LogFormat::Text.into(), "2026-11-22T21:00:00.123Z".parse().unwrap());
         assert_eq!(
             line(&note),
             "2026-11-22T21:00:00.123Z audit freeze account=40@acme.test by=\"uid 0\" reason=\"calls to Cuba\" \

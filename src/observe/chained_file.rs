@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use super::hash_chain::{ChainHead, TORN};
-use super::line;
-use crate::config::LogFormat;
+use super::line::{self, LineStyle};
 
 /// How much of the end of a file is searched for its last line.
 const TAIL: u64 = 1 << 20;
@@ -19,6 +18,8 @@ const TAIL: u64 = 1 << 20;
 pub(super) struct ChainedFile {
     path: PathBuf,
     file: File,
+    /// The style of its own lines.
+    style: LineStyle,
     head: Option<ChainHead>,
     /// The length of the file after the last write of this process; nothing: the tail must be read.
     known: Option<u64>,
@@ -34,8 +35,9 @@ struct FileTail {
 
 impl ChainedFile {
     /// Opens a file for appending; creates a missing file with mode 0600.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: open(path)?, head: None, known: None })
+    pub(super) fn open(path: &Path, style: &LineStyle) -> io::Result<Self> {
+        let style = style.json();
+        Ok(Self { path: path.to_owned(), file: open(path)?, style, head: None, known: None })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -96,7 +98,7 @@ impl ChainedFile {
         let mut text = String::new();
         if is_torn {
             text.push('\n');
-            text.push_str(&head.link(&line::render(LogFormat::Json, Timestamp::now(), TORN, &[])));
+            text.push_str(&head.link(&line::render(&self.style, Timestamp::now(), TORN, &[])));
             text.push('\n');
         }
         for line in lines.split_inclusive(|byte| *byte == b'\n') {
@@ -158,6 +160,7 @@ fn predecessor(path: &Path) -> Option<ChainHead> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogFormat;
     use crate::observe::hash_chain::{ChainBreak, ChainReader};
 
     const LINE: &[u8] = b"{\"kind\":\"a\"}\n";
@@ -174,7 +177,7 @@ mod tests {
         }
 
         fn open(&self) -> ChainedFile {
-            ChainedFile::open(&self.path("audit.log")).unwrap()
+            ChainedFile::open(&self.path("audit.log"), &LogFormat::Json.into()).unwrap()
         }
 
         fn rotate(&self) {

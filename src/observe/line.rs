@@ -10,6 +10,31 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use crate::config::LogFormat;
+use crate::model::member_name::MemberName;
+
+/// What all lines of one log have in common. A clone is cheap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LineStyle {
+    /// The format.
+    pub format: LogFormat,
+    /// The member that writes; `None`: it has no name, and its lines do not show one.
+    pub member: Option<MemberName>,
+}
+
+impl LineStyle {
+    /// Returns the style of lines for programs, by the same member.
+    #[must_use]
+    pub(super) fn json(&self) -> Self {
+        Self { format: LogFormat::Json, ..self.clone() }
+    }
+}
+
+impl From<LogFormat> for LineStyle {
+    /// Makes the style of lines without a member.
+    fn from(format: LogFormat) -> Self {
+        Self { format, member: None }
+    }
+}
 
 /// The value of a key.
 #[derive(Debug, Serialize)]
@@ -61,32 +86,39 @@ fn shortened(text: Cow<'_, str>) -> Cow<'_, str> {
     }
 }
 
-/// Returns a line without its newline: time, kind, fields. No value can leave its field or its line.
-pub(super) fn render(format: LogFormat, now: Timestamp, kind: &str, fields: &[(&str, FieldValue<'_>)]) -> String {
+/// Returns a line without its newline: time, kind, member, fields. No value can leave its field or its line.
+pub(super) fn render(style: &LineStyle, now: Timestamp, kind: &str, fields: &[(&str, FieldValue<'_>)]) -> String {
     let mut line = Vec::new();
-    write(&mut line, format, now, kind, fields);
+    write(&mut line, style, now, kind, fields);
     String::from_utf8(line).expect("the parts of a line are texts")
 }
 
 /// Appends a line, as [`render`] returns it.
 pub(super) fn write(
     line: &mut Vec<u8>,
-    format: LogFormat,
+    style: &LineStyle,
     now: Timestamp,
     kind: &str,
     fields: &[(&str, FieldValue<'_>)],
 ) {
-    match format {
-        LogFormat::Text => text(line, now, kind, fields),
-        LogFormat::Json => json(line, now, kind, fields),
+    match style.format {
+        LogFormat::Text => text(line, style.member.as_ref(), now, kind, fields),
+        LogFormat::Json => json(line, style.member.as_ref(), now, kind, fields),
     }
 }
 
-fn text(line: &mut Vec<u8>, now: Timestamp, kind: &str, fields: &[(&str, FieldValue<'_>)]) {
+fn text(
+    line: &mut Vec<u8>,
+    member: Option<&MemberName>,
+    now: Timestamp,
+    kind: &str,
+    fields: &[(&str, FieldValue<'_>)],
+) {
     line.extend_from_slice(time(now).as_bytes());
     line.push(b' ');
     line.extend_from_slice(kind.as_bytes());
-    for (key, value) in fields {
+    let member = member_field(member);
+    for (key, value) in member.iter().chain(fields) {
         line.push(b' ');
         line.extend_from_slice(key.as_bytes());
         line.push(b'=');
@@ -94,13 +126,24 @@ fn text(line: &mut Vec<u8>, now: Timestamp, kind: &str, fields: &[(&str, FieldVa
     }
 }
 
-fn json(line: &mut Vec<u8>, now: Timestamp, kind: &str, fields: &[(&str, FieldValue<'_>)]) {
+fn json(
+    line: &mut Vec<u8>,
+    member: Option<&MemberName>,
+    now: Timestamp,
+    kind: &str,
+    fields: &[(&str, FieldValue<'_>)],
+) {
     let time = time(now);
     let time = ("time", FieldValue::word(time.as_str()));
     let kind = ("kind", FieldValue::word(kind));
-    let entries = [&time, &kind].into_iter().chain(fields).map(|(key, value)| (key, value));
+    let member = member_field(member);
+    let entries = [&time, &kind].into_iter().chain(&member).chain(fields).map(|(key, value)| (key, value));
     // Not a `Map`, which would sort the keys.
     serde_json::Serializer::new(line).collect_map(entries).expect("texts and numbers always serialize");
+}
+
+fn member_field(member: Option<&MemberName>) -> Option<(&str, FieldValue<'_>)> {
+    member.map(|member| ("member", FieldValue::word(member.as_str())))
 }
 
 // === Time ===
@@ -197,7 +240,7 @@ mod tests {
     fn line(format: LogFormat, text: &str) -> String {
         let now = "2026-11-22T21:00:00.1239Z".parse().unwrap();
         render(
-            format,
+            &format.into(),
             now,
             "test",
             &[("word", FieldValue::word(text)), ("n", FieldValue::Count(7)), ("ms", FieldValue::Millis(12))],
@@ -208,6 +251,16 @@ mod tests {
     fn check(word: &str, expected: &str) {
         let expected = format!("2026-11-22T21:00:00.123Z test word={expected} n=7 ms=1.2");
         assert_eq!(line(LogFormat::Text, word), expected);
+    }
+
+    #[test]
+    fn a_member_stands_before_the_fields() {
+        let check = |format, expected: &str| {
+            let style = LineStyle { format, member: Some("edge-1".parse().unwrap()) };
+            assert_eq!(render(&style, Timestamp::UNIX_EPOCH, "test", &[("n", FieldValue::Count(7))]), expected);
+        };
+        check(LogFormat::Text, "1970-01-01T00:00:00.000Z test member=edge-1 n=7");
+        check(LogFormat::Json, r#"{"time":"1970-01-01T00:00:00.000Z","kind":"test","member":"edge-1","n":7}"#);
     }
 
     #[test]

@@ -7,9 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::access::{ExchangeEnd, tenths_of_millis};
-use super::line::{self, FieldValue};
+use super::line::{self, FieldValue, LineStyle};
 use super::request_id::RequestId;
-use crate::config::LogFormat;
 
 /// One connection that was passed on, as the access log shows it.
 #[derive(Debug, Clone)]
@@ -36,7 +35,7 @@ pub struct PassthroughRecord {
 
 impl PassthroughRecord {
     /// Appends the line, without its newline.
-    pub fn write(&self, line: &mut Vec<u8>, format: LogFormat, now: Timestamp) {
+    pub(super) fn write(&self, line: &mut Vec<u8>, style: &LineStyle, now: Timestamp) {
         let fields = [
             ("id", FieldValue::word(self.id.as_str())),
             ("client", FieldValue::Address(self.client)),
@@ -50,13 +49,14 @@ impl PassthroughRecord {
             ("reason", FieldValue::word(self.reason.unwrap_or_default())),
         ];
         let told = fields.len() - usize::from(self.reason.is_none());
-        line::write(line, format, now, "passthrough", &fields[..told]);
+        line::write(line, style, now, "passthrough", &fields[..told]);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogFormat;
 
     #[test]
     fn tells_one_connection_on_one_line() {
@@ -71,9 +71,9 @@ mod tests {
             ended: ExchangeEnd::Complete,
             reason: None,
         };
-        let line = |record: &PassthroughRecord, format| {
+        let line = |record: &PassthroughRecord, format: LogFormat| {
             let mut line = Vec::new();
-            record.write(&mut line, format, "2026-11-22T21:00:00.123Z".parse().unwrap());
+            record.write(&mut line, &format.into(), "2026-11-22T21:00:00.123Z".parse().unwrap());
             String::from_utf8(line).unwrap().replace(record.id.as_str(), "ID")
         };
         assert_eq!(

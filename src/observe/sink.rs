@@ -22,9 +22,10 @@ use self::buffer::LineBuffer;
 use self::queue::LogQueue;
 use self::writer::LogWriter;
 use super::chained_file::ChainedFile;
+use super::line::LineStyle;
 use super::log_destination::{LogDestination, LogFile};
 use super::syslog::SyslogClient;
-use crate::config::{self, LogFormat, WhenStuck};
+use crate::config::{self, WhenStuck};
 
 /// How long lines gather before they are written.
 const GATHER: Duration = Duration::from_millis(20);
@@ -59,49 +60,49 @@ pub struct FlushRequest {
 pub struct ClosingLog(Arc<LogQueue>);
 
 impl Sink {
-    /// Starts a log on standard output. The note about lost lines has this format.
+    /// Starts a log on standard output. The note about lost lines has this style.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn stdout(format: LogFormat) -> io::Result<Self> {
-        Self::start(LogDestination::stdout()?, format)
+    pub fn stdout(style: &LineStyle) -> io::Result<Self> {
+        Self::start(LogDestination::stdout()?, style)
     }
 
     /// Starts a log on standard error.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn stderr(format: LogFormat) -> io::Result<Self> {
-        Self::start(LogDestination::stderr()?, format)
+    pub fn stderr(style: &LineStyle) -> io::Result<Self> {
+        Self::start(LogDestination::stderr()?, style)
     }
 
     /// Starts a log at the end of a file; creates a missing file with mode 0600.
     ///
     /// # Errors
     /// When the file cannot be opened or no thread can be started.
-    pub fn file(path: &Path, format: LogFormat) -> io::Result<Self> {
-        Self::start(LogDestination::File(LogFile::open(path)?), format)
+    pub fn file(path: &Path, style: &LineStyle) -> io::Result<Self> {
+        Self::start(LogDestination::File(LogFile::open(path)?), style)
     }
 
     /// Starts a log of JSON lines at the end of a file, in which each line names the digest of the line before it.
     ///
     /// # Errors
     /// When the file cannot be opened or no thread can be started.
-    pub fn chain(path: &Path) -> io::Result<Self> {
-        Self::start(LogDestination::Chained(ChainedFile::open(path)?), LogFormat::Json)
+    pub fn chain(path: &Path, style: &LineStyle) -> io::Result<Self> {
+        Self::start(LogDestination::Chained(ChainedFile::open(path, style)?), &style.json())
     }
 
     /// Starts a log of JSON lines at a syslog daemon. A missing daemon shows at the first line.
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn syslog(to: config::SyslogConfig) -> io::Result<Self> {
-        Self::start(LogDestination::Syslog(SyslogClient::new(to)), LogFormat::Json)
+    pub fn syslog(to: config::SyslogConfig, style: &LineStyle) -> io::Result<Self> {
+        Self::start(LogDestination::Syslog(SyslogClient::new(to)), &style.json())
     }
 
-    fn start(destination: LogDestination, format: LogFormat) -> io::Result<Self> {
+    fn start(destination: LogDestination, style: &LineStyle) -> io::Result<Self> {
         let shared = Arc::new(LogQueue::new(destination.to_string()));
-        let writer = LogWriter::new(Arc::clone(&shared), destination, format);
+        let writer = LogWriter::new(Arc::clone(&shared), destination, style.clone());
         // Never joined: every wait for a destination has a deadline.
         let thread = thread::Builder::new().name("callgate-log".to_owned()).spawn(move || writer.run())?;
         shared.thread.get_or_init(|| thread.thread().clone());

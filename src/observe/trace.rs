@@ -39,7 +39,7 @@ pub fn init(level: Level, format: LogFormat) {
         // Only the first call succeeds.
         Ok(()) => {
             let _ = EVENTS.set(handle);
-            match Sink::stderr(format) {
+            match Sink::stderr(&format.into()) {
                 Ok(log) => drop(LOG.set(log)),
                 Err(error) => tracing::warn!(%error, "events are written without a queue"),
             }

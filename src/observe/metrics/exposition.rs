@@ -132,7 +132,9 @@ impl Metrics {
         let at = bare(loaded.at.as_second());
         page.seconds("callgate_config_loaded_timestamp", "When the configuration in use was read.", at)?;
         let mut build = page.0.encode_descriptor("callgate_build", "The version that runs.", None, MetricType::Info)?;
-        build.encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+        let member = loaded.config.member.as_ref().map(|member| ("member", member.as_str()));
+        let labels: Vec<_> = [("version", env!("CARGO_PKG_VERSION"))].into_iter().chain(member).collect();
+        build.encode_info(&labels)
     }
 
     /// Writes the sessions that were opened at the PBX, and how they ended.

@@ -3,6 +3,7 @@ use std::sync::mpsc;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
+use crate::config::LogFormat;
 use crate::observe::log_destination::Memory;
 
 const LONG: Duration = Duration::from_secs(30);
@@ -10,7 +11,7 @@ const LONG: Duration = Duration::from_secs(30);
 /// Starts a log in memory.
 fn memory_log(format: LogFormat) -> (Sink, Memory) {
     let memory = Memory::default();
-    (Sink::start(LogDestination::Memory(memory.clone()), format).unwrap(), memory)
+    (Sink::start(LogDestination::Memory(memory.clone()), &format.into()).unwrap(), memory)
 }
 
 fn soon() -> Instant {
@@ -157,7 +158,7 @@ async fn an_awaited_line_that_is_late_is_taken_back_or_stays() {
 
 #[tokio::test]
 async fn an_awaited_line_that_cannot_be_written_is_told_at_once() {
-    let sink = Sink::file(Path::new("/dev/full"), LogFormat::Text).unwrap();
+    let sink = Sink::file(Path::new("/dev/full"), &LogFormat::Text.into()).unwrap();
     let told = sink.awaited_line("login", WhenStuck::Refuse).await;
     assert!(sink.flush(soon()));
     assert_eq!(told, Err("cannot write /dev/full".to_owned()));

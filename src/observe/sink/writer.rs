@@ -11,15 +11,14 @@ use tokio::time::Instant;
 
 use super::buffer::{self, LineBuffer, QueuedLines};
 use super::queue::{LogQueue, WriterOrders};
-use crate::config::LogFormat;
-use crate::observe::line::{self, FieldValue};
+use crate::observe::line::{self, FieldValue, LineStyle};
 use crate::observe::log_destination::LogDestination;
 
 pub(super) struct LogWriter {
     shared: Arc<LogQueue>,
     destination: LogDestination,
-    /// The format of notes about lost lines.
-    format: LogFormat,
+    /// The style of notes about lost lines.
+    style: LineStyle,
     spare: QueuedLines,
 }
 
@@ -33,8 +32,8 @@ impl Drop for EndOnDrop {
 }
 
 impl LogWriter {
-    pub(super) fn new(shared: Arc<LogQueue>, destination: LogDestination, format: LogFormat) -> Self {
-        Self { shared, destination, format, spare: QueuedLines::default() }
+    pub(super) fn new(shared: Arc<LogQueue>, destination: LogDestination, style: LineStyle) -> Self {
+        Self { shared, destination, style, spare: QueuedLines::default() }
     }
 
     pub(super) fn run(mut self) {
@@ -102,7 +101,7 @@ impl LogWriter {
         if lost == 0 {
             return Ok(());
         }
-        let mut note = line::render(self.format, Timestamp::now(), "lost", &[("lines", FieldValue::Count(lost))]);
+        let mut note = line::render(&self.style, Timestamp::now(), "lost", &[("lines", FieldValue::Count(lost))]);
         note.push('\n');
         self.shared.note_write();
         self.destination.write(note.as_bytes()).inspect_err(|_| {
@@ -128,10 +127,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::LogFormat;
     use crate::observe::log_destination::{LogFile, Memory};
 
     fn writer(destination: LogDestination) -> LogWriter {
-        LogWriter::new(Arc::new(LogQueue::new(destination.to_string())), destination, LogFormat::Text)
+        LogWriter::new(Arc::new(LogQueue::new(destination.to_string())), destination, LogFormat::Text.into())
     }
 
     /// Writes lines as one worker's, without a thread.

@@ -27,6 +27,7 @@ use crate::freeze::MembersTold;
 use crate::message::target;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
 use crate::model::loopback::is_loopback;
+use crate::model::member_name::MemberName;
 use crate::model::session::EndReason;
 use crate::observe::audit::{AuditEvent, EventRecord};
 use crate::observe::health::PartReport;
@@ -373,6 +374,7 @@ impl AdminService {
             StatusCode::OK,
             &json!({
                 "version": env!("CARGO_PKG_VERSION"),
+                "member": config.member.as_ref().map(MemberName::as_str),
                 "started": metrics.started.to_string(),
                 "uptime_seconds": now.as_second() - metrics.started.as_second(),
                 "ready": !findings.iter().any(PartReport::makes_unready),

@@ -54,6 +54,19 @@ fn tunnels_go_on_at_least_as_long_as_other_exchanges() {
 }
 
 #[test]
+fn a_member_has_a_short_plain_name() {
+    let read = |name: &str| accepted(&format!("member = \"{name}\"\n{TOP}{BOTH}"));
+    assert_eq!(read("edge-1").member.unwrap().as_str(), "edge-1");
+    assert_eq!(accepted(&format!("{TOP}{BOTH}")).member, None);
+    for text in ["", "a b", "é"] {
+        check_text(
+            &format!("member = \"{text}\"\n{TOP}{BOTH}"),
+            &["1:10: `member`: not 1 to 63 letters, digits and . _ -"],
+        );
+    }
+}
+
+#[test]
 fn logs_go_to_known_places() {
     let log = |tail: &str| accepted(&format!("{TOP}{BOTH}[log]\n{tail}")).log;
     assert_eq!(log("access = \"off\"").access, AccessLogTarget::Off);
