@@ -50,6 +50,13 @@ impl ChainHead {
     pub fn of(line: &[u8]) -> Option<Self> {
         ChainLine::read(line).map(|link| link.head)
     }
+
+    /// Returns the head that a line says it follows; nothing if the line is not part of a chain.
+    #[must_use]
+    pub fn before(line: &[u8]) -> Option<Self> {
+        let link = ChainLine::read(line)?;
+        Some(Self { seq: link.head.seq.checked_sub(1)?, hash: link.prev })
+    }
 }
 
 impl fmt::Display for ChainHead {
@@ -230,6 +237,8 @@ mod tests {
         assert_eq!(lines[0], format!(r#"{body},"hash":"{digest}"}}"#));
         let second: serde_json::Value = serde_json::from_str(&lines[1]).unwrap();
         assert_eq!((second["seq"].as_u64(), second["prev"].as_str()), (Some(2), Some(digest.as_str())));
+        assert_eq!(ChainHead::before(lines[1].as_bytes()), ChainHead::of(lines[0].as_bytes()));
+        assert_eq!(ChainHead::before(lines[0].as_bytes()), Some(ChainHead::empty()));
         assert_eq!(
             ChainHead::of(lines[0].as_bytes()).unwrap().to_string().parse(),
             Ok(ChainHead { seq: 1, hash: digest })

@@ -74,6 +74,7 @@ mod members {
     pub mod engine_faults;
     pub mod freezes;
     pub mod once;
+    pub mod names;
     pub mod quotas;
     pub mod ring;
     pub mod sessions;

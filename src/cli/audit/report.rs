@@ -92,6 +92,7 @@ fn rotated(log: &Path) -> io::Result<Vec<PathBuf>> {
 struct AuditLine {
     time: Timestamp,
     kind: String,
+    member: Option<String>,
     id: Option<String>,
     client: Option<String>,
     act: Option<String>,
@@ -134,6 +135,9 @@ struct LoginRow {
     #[serde(skip_serializing_if = "Option::is_none")]
     level: Option<String>,
     id: String,
+    /// The member that wrote the line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<String>,
 }
 
 /// The fields by which refusals are counted as equal.
@@ -143,6 +147,8 @@ struct RefusalKey {
     who: Option<String>,
     account: Option<String>,
     reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<String>,
 }
 
 /// How often something happened, and when first and last.
@@ -172,6 +178,8 @@ struct EventRow {
     by: Option<String>,
     until: Option<String>,
     reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<String>,
 }
 
 impl ReportBuilder {
@@ -216,6 +224,7 @@ impl ReportBuilder {
                 rule: line.rule.unwrap_or_default(),
                 level: line.level,
                 id: line.id.unwrap_or_default(),
+                member: line.member,
             }),
             // Which refusals concern these logins is known after the last line.
             "audit refusal" => {
@@ -224,6 +233,7 @@ impl ReportBuilder {
                     client: line.client.unwrap_or_default(),
                     account: line.account,
                     reason: line.reason.unwrap_or_default(),
+                    member: line.member,
                 };
                 let times = self.refusals.entry(refused);
                 times.and_modify(|times| times.add(line.time)).or_insert_with(|| Occurrences::once(line.time));
@@ -244,6 +254,7 @@ impl ReportBuilder {
                         by: line.by,
                         until: line.until,
                         reason: line.reason,
+                        member: line.member,
                     });
                 }
             }

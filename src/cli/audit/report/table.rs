@@ -33,14 +33,17 @@ impl fmt::Display for Report {
             writeln!(f, "\neach of them")?;
         }
         let last = &self.logins[self.logins.len().saturating_sub(SHOWN)..];
-        table(f, &["time", "who", "client", "became", "rule", "id"], last.iter().map(login).collect())?;
+        let columns = ["time", "who", "client", "became", "rule", "id"];
+        table_by_member(f, &columns, last.iter().map(|row| (login(row), row.member.as_deref())).collect())?;
         let refusals: u64 = self.refusals.iter().map(|refusal| refusal.times.times).sum();
         writeln!(f, "\nrelated refusals: {refusals}")?;
-        table(f, &["client", "who", "times", "first", "last", "reason"], self.refusals.iter().map(refusal).collect())?;
+        let refusals = self.refusals.iter().map(|row| (refusal(row), row.key.member.as_deref()));
+        table_by_member(f, &["client", "who", "times", "first", "last", "reason"], refusals.collect())?;
         if !self.events.is_empty() {
             writeln!(f, "\nother events")?;
         }
-        table(f, &["time", "event", "account", "by", "until", "reason"], self.events.iter().map(note).collect())
+        let notes = self.events.iter().map(|row| (note(row), row.member.as_deref()));
+        table_by_member(f, &["time", "event", "account", "by", "until", "reason"], notes.collect())
     }
 }
 
@@ -88,6 +91,15 @@ fn shown(text: &str) -> String {
             if c == ' ' || c.is_alphanumeric() || c.is_ascii_graphic() { vec![c] } else { c.escape_unicode().collect() }
         })
         .collect()
+}
+
+/// Writes rows as [`table`] does, with one more column if a member wrote one of them.
+fn table_by_member(f: &mut fmt::Formatter<'_>, titles: &[&str], rows: Vec<(Vec<String>, Option<&str>)>) -> fmt::Result {
+    if rows.iter().all(|(_, member)| member.is_none()) {
+        return table(f, titles, rows.into_iter().map(|(row, _)| row).collect());
+    }
+    let with_member = |(row, member): (Vec<String>, Option<&str>)| [row, vec![shown(member.unwrap_or("-"))]].concat();
+    table(f, &[titles, &["member"]].concat(), rows.into_iter().map(with_member).collect())
 }
 
 /// Writes rows in aligned columns below the titles; writes nothing without rows.
