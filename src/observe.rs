@@ -14,6 +14,8 @@ pub mod passed_connection;
 pub mod request_id;
 pub mod sink;
 mod syslog;
+mod syslog_message;
+mod syslog_stream;
 pub mod trace;
 
 use std::error::Error;
@@ -223,7 +225,7 @@ impl Logs {
     /// # Errors
     /// Names each log that cannot be written, with the cause.
     pub fn check(&self) -> Result<(), String> {
-        let logs = self.sinks().filter(|log| self.syslog.as_ref().is_none_or(|syslog| !log.is(syslog)));
+        let logs = self.sinks().filter(|log| !self.is_syslog(log));
         let problems: Vec<_> = logs.filter_map(|log| log.check().err()).collect();
         if problems.is_empty() { Ok(()) } else { Err(problems.join(", ")) }
     }
@@ -237,10 +239,11 @@ impl Logs {
     }
 
     /// Waits until all lines so far, of all workers, are written or lost, or until the deadline. Returns whether they
-    /// are.
+    /// are; the copy for syslog is waited for, and does not count.
     pub fn flush(&self, deadline: Instant) -> bool {
         // Waits for every log: one that is stuck must not cut another short.
-        self.sinks().filter(|sink| !sink.flush(deadline)).count() == 0
+        let late = self.sinks().filter(|sink| !sink.flush(deadline));
+        late.filter(|late| !self.is_syslog(late)).count() == 0
     }
 
     /// Requests that all lines so far, of all workers, are written. Does not wait.
@@ -253,6 +256,10 @@ impl Logs {
     #[must_use]
     pub fn closing(&self) -> Vec<ClosingLog> {
         self.sinks().map(Sink::closing).collect()
+    }
+
+    fn is_syslog(&self, log: &Sink) -> bool {
+        self.syslog.as_ref().is_some_and(|syslog| log.is(syslog))
     }
 
     fn sinks(&self) -> impl Iterator<Item = &Sink> {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use http::HeaderName;
 use ipnet::IpNet;
 use jiff::Timestamp;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tracing::Level;
 
 pub use self::auth::*;
@@ -512,6 +512,21 @@ pub enum SyslogConfig {
     Unix(PathBuf),
     /// A UDP address.
     Udp(SocketAddr),
+    /// A server over TCP.
+    Tcp(HostPort),
+    /// A server over TLS.
+    Tls(SyslogTls),
+}
+
+/// A syslog server over TLS. Its certificate is always verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyslogTls {
+    /// Its address.
+    pub at: HostPort,
+    /// The certificates that its own must lead to; `None`: the public trust roots.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
+    /// The name that its certificate must have; `None`: its host.
+    pub server_name: Option<ServerName<'static>>,
 }
 
 impl fmt::Display for SyslogConfig {
@@ -519,6 +534,8 @@ impl fmt::Display for SyslogConfig {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Udp(address) => write!(f, "udp:{address}"),
+            Self::Tcp(at) => write!(f, "tcp:{at}"),
+            Self::Tls(SyslogTls { at, .. }) => write!(f, "tls:{at}"),
         }
     }
 }

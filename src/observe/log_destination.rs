@@ -1,4 +1,4 @@
-//! Where a log writes its lines: standard output, standard error, a file, a chained file or a syslog daemon.
+//! Where a log writes its lines: standard output, standard error, a file, a chained file, a syslog daemon or a syslog server.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -14,7 +14,9 @@ use rustix::fs::OFlags;
 use tokio::time::Instant;
 
 use super::chained_file::ChainedFile;
-use super::syslog::SyslogClient;
+use super::syslog::{DatagramAddress, SyslogClient};
+use super::syslog_stream::SyslogStream;
+use crate::config::SyslogConfig;
 
 /// Where a log writes batches of lines.
 pub(super) enum LogDestination {
@@ -26,8 +28,10 @@ pub(super) enum LogDestination {
     File(LogFile),
     /// The end of a file whose lines form a hash chain.
     Chained(ChainedFile),
-    /// A syslog daemon.
+    /// A syslog daemon that receives datagrams.
     Syslog(SyslogClient),
+    /// A syslog server, over TCP or TLS.
+    SyslogStream(Box<SyslogStream>),
     /// Memory.
     #[cfg(test)]
     Memory(Memory),
@@ -44,6 +48,18 @@ impl LogDestination {
         duplicate(&io::stderr()).map(Self::Stderr)
     }
 
+    /// Prepares a syslog daemon or server.
+    pub(super) fn syslog(to: SyslogConfig) -> io::Result<Self> {
+        let datagrams = |to| Self::Syslog(SyslogClient::new(to));
+        let stream = |stream| Self::SyslogStream(Box::new(stream));
+        Ok(match to {
+            SyslogConfig::Unix(path) => datagrams(DatagramAddress::Unix(path)),
+            SyslogConfig::Udp(address) => datagrams(DatagramAddress::Udp(address)),
+            SyslogConfig::Tcp(at) => stream(SyslogStream::tcp(at)),
+            SyslogConfig::Tls(to) => stream(SyslogStream::tls(&to)?),
+        })
+    }
+
     /// Returns how many bytes one write may have if it has several lines. A write succeeds or fails as a whole.
     pub(super) const fn most_at_once(&self) -> usize {
         match self {
@@ -51,17 +67,18 @@ impl LogDestination {
             #[cfg(test)]
             Self::Memory(_) => BATCH,
             // Each line is a message of its own.
-            Self::Syslog(_) => 1,
+            Self::Syslog(_) | Self::SyslogStream(_) => 1,
         }
     }
 
-    /// Writes a whole batch; on an error, an unknown part of it.
+    /// Writes a whole batch, or accepts it for [`LogDestination::deliver`]; on an error, an unknown part of it.
     pub(super) fn write(&mut self, batch: &[u8]) -> io::Result<()> {
         match self {
             Self::Stdout(file) | Self::Stderr(file) => file.write_all(batch),
             Self::File(log) => log.file.write_all(batch),
             Self::Chained(log) => log.write(batch),
             Self::Syslog(syslog) => syslog.write(batch),
+            Self::SyslogStream(syslog) => syslog.accept(batch),
             #[cfg(test)]
             Self::Memory(memory) => memory.bytes().write_all(batch),
         }
@@ -72,10 +89,34 @@ impl LogDestination {
         match self {
             Self::File(log) => log.follow(now),
             // A chained file checks at each write.
-            Self::Stdout(_) | Self::Stderr(_) | Self::Chained(_) | Self::Syslog(_) => Ok(()),
+            Self::Stdout(_) | Self::Stderr(_) | Self::Chained(_) | Self::Syslog(_) | Self::SyslogStream(_) => Ok(()),
             #[cfg(test)]
             Self::Memory(_) => Ok(()),
         }
+    }
+
+    /// Sends lines that were accepted, for about a second at most. They go on waiting where that is not possible.
+    pub(super) fn deliver(&mut self) -> io::Result<()> {
+        self.stream().map_or(Ok(()), SyslogStream::deliver)
+    }
+
+    /// Returns when [`LogDestination::deliver`] has something to do without a new line.
+    pub(super) fn due(&self) -> Option<Instant> {
+        if let Self::SyslogStream(syslog) = self { syslog.due() } else { None }
+    }
+
+    /// Returns whether no accepted line waits.
+    pub(super) fn is_drained(&self) -> bool {
+        if let Self::SyslogStream(syslog) = self { syslog.is_drained() } else { true }
+    }
+
+    /// Ends, and returns how many accepted lines were not sent.
+    pub(super) fn end(&mut self) -> u64 {
+        self.stream().map_or(0, SyslogStream::end)
+    }
+
+    fn stream(&mut self) -> Option<&mut SyslogStream> {
+        if let Self::SyslogStream(syslog) = self { Some(syslog) } else { None }
     }
 
     /// Opens the file again.
@@ -83,7 +124,7 @@ impl LogDestination {
         match self {
             Self::File(log) => log.reopen(),
             Self::Chained(log) => log.reopen(),
-            Self::Stdout(_) | Self::Stderr(_) | Self::Syslog(_) => Ok(()),
+            Self::Stdout(_) | Self::Stderr(_) | Self::Syslog(_) | Self::SyslogStream(_) => Ok(()),
             #[cfg(test)]
             Self::Memory(_) => Ok(()),
         }
@@ -98,6 +139,7 @@ impl fmt::Display for LogDestination {
             Self::File(log) => write!(f, "{}", log.path.display()),
             Self::Chained(log) => write!(f, "{}", log.path().display()),
             Self::Syslog(syslog) => write!(f, "{syslog}"),
+            Self::SyslogStream(syslog) => write!(f, "{syslog}"),
             #[cfg(test)]
             Self::Memory(_) => f.write_str("memory"),
         }

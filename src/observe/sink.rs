@@ -24,7 +24,6 @@ use self::writer::LogWriter;
 use super::chained_file::ChainedFile;
 use super::line::LineStyle;
 use super::log_destination::{LogDestination, LogFile};
-use super::syslog::SyslogClient;
 use crate::config::{self, WhenStuck};
 
 /// How long lines gather before they are written.
@@ -95,9 +94,9 @@ impl Sink {
     /// Starts a log of JSON lines at a syslog daemon. A missing daemon shows at the first line.
     ///
     /// # Errors
-    /// When no thread can be started.
+    /// When no thread can be started, or a certificate of `ca` is of no use.
     pub fn syslog(to: config::SyslogConfig, style: &LineStyle) -> io::Result<Self> {
-        Self::start(LogDestination::Syslog(SyslogClient::new(to)), &style.json())
+        Self::start(LogDestination::syslog(to)?, &style.json())
     }
 
     fn start(destination: LogDestination, style: &LineStyle) -> io::Result<Self> {
@@ -221,10 +220,11 @@ impl Sink {
         format!("cannot write {}", self.destination())
     }
 
-    /// Waits until all lines added before are written or lost, or until the deadline. Returns whether they are.
+    /// Waits until all lines added before are written or lost, or until the deadline. Returns whether they are. Lines for
+    /// a server that takes none are not waited for.
     pub fn flush(&self, deadline: Instant) -> bool {
         let asked = self.request_flush();
-        self.shared.wait_until(deadline, |orders| orders.done >= asked.number)
+        self.shared.wait_until(deadline, |orders| orders.done.max(orders.put_off) >= asked.number) && asked.is_done()
     }
 
     /// Requests that all lines added before are written. Does not wait.

@@ -1,26 +1,28 @@
-//! Log lines as messages to a syslog daemon: on this machine over its socket, or on another over UDP.
+//! Log lines as datagrams for a syslog daemon: on this machine over its socket, or on another over UDP.
 
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use jiff::{Timestamp, Zoned};
-
-use crate::config;
+use super::syslog_message;
 
 /// How long one message may wait for the daemon.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The facility `authpriv` (RFC 5424 §6.2.1), which only administrators read.
-const AUTHPRIV: u8 = 10;
-const NOTICE: u8 = 5;
-const WARNING: u8 = 4;
 
-/// A connection to a syslog daemon.
+/// Where a syslog daemon receives datagrams.
+pub(super) enum DatagramAddress {
+    /// The socket of the daemon of this machine.
+    Unix(PathBuf),
+    /// A UDP address.
+    Udp(SocketAddr),
+}
+
+/// A socket to a syslog daemon.
 pub(super) struct SyslogClient {
-    to: config::SyslogConfig,
+    to: DatagramAddress,
     host: String,
     socket: Option<SyslogSocket>,
     /// The daemon did not accept the last message in time. Until it accepts one, messages are not waited for.
@@ -33,9 +35,8 @@ enum SyslogSocket {
 }
 
 impl SyslogClient {
-    pub(super) fn new(to: config::SyslogConfig) -> Self {
-        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        Self { to, host, socket: None, is_deaf: false }
+    pub(super) fn new(to: DatagramAddress) -> Self {
+        Self { to, host: syslog_message::host(), socket: None, is_deaf: false }
     }
 
     /// Sends each line as a message of its own. Tries all; returns the first error.
@@ -70,26 +71,18 @@ impl SyslogClient {
     }
 
     fn message(&self, line: &str) -> String {
-        let severity = if line.contains("\"kind\":\"audit grant\"") { NOTICE } else { WARNING };
-        let (priority, process) = (AUTHPRIV * 8 + severity, std::process::id());
         match &self.to {
-            // The format of syslog(3), which every daemon reads at its own socket.
-            config::SyslogConfig::Unix(_) => {
-                format!("<{priority}>{} callgate[{process}]: {line}", Zoned::now().strftime("%b %e %H:%M:%S"))
-            }
-            // RFC 5424 §6; the message identifier is for filters, and there is no structured data.
-            config::SyslogConfig::Udp(_) => {
-                format!("<{priority}>1 {:.3} {} callgate {process} audit - {line}", Timestamp::now(), self.host)
-            }
+            DatagramAddress::Unix(_) => syslog_message::local(line),
+            DatagramAddress::Udp(_) => syslog_message::rfc5424(&self.host, line),
         }
     }
 }
 
 impl SyslogSocket {
-    fn open(to: &config::SyslogConfig) -> io::Result<Self> {
+    fn open(to: &DatagramAddress) -> io::Result<Self> {
         match to {
-            config::SyslogConfig::Unix(path) => unix(path).map(Self::Unix),
-            config::SyslogConfig::Udp(address) => udp(*address).map(Self::Udp),
+            DatagramAddress::Unix(path) => unix(path).map(Self::Unix),
+            DatagramAddress::Udp(address) => udp(*address).map(Self::Udp),
         }
     }
 
@@ -131,12 +124,17 @@ fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
 
 impl fmt::Display for SyslogClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "syslog at {}", self.to)
+        match &self.to {
+            DatagramAddress::Unix(path) => write!(f, "syslog at unix:{}", path.display()),
+            DatagramAddress::Udp(address) => write!(f, "syslog at udp:{address}"),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
 
     const GRANT: &str = "{\"kind\":\"audit grant\"}";
@@ -151,7 +149,7 @@ mod tests {
     fn a_daemon_of_this_machine_hears_what_syslog_3_would_say() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let mut syslog = SyslogClient::new(config::SyslogConfig::Unix(path.clone()));
+        let mut syslog = SyslogClient::new(DatagramAddress::Unix(path.clone()));
         assert!(syslog.write(b"{}\n").is_err(), "nobody is there");
         for _ in 0..2 {
             // The second is another daemon at the same name.
@@ -171,7 +169,7 @@ mod tests {
     fn a_daemon_that_reads_nothing_is_waited_for_once() {
         let dir = tempfile::tempdir().unwrap();
         let daemon = UnixDatagram::bind(dir.path().join("log")).unwrap();
-        let mut syslog = SyslogClient::new(config::SyslogConfig::Unix(dir.path().join("log")));
+        let mut syslog = SyslogClient::new(DatagramAddress::Unix(dir.path().join("log")));
         let started = tokio::time::Instant::now();
         let failed = (0..1000).filter(|_| syslog.write(b"{}\n").is_err()).count();
         assert!(failed > 100, "{failed}");
@@ -185,7 +183,7 @@ mod tests {
     fn another_machine_hears_rfc_5424() {
         let daemon = UdpSocket::bind("127.0.0.1:0").unwrap();
         daemon.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let mut syslog = SyslogClient::new(config::SyslogConfig::Udp(daemon.local_addr().unwrap()));
+        let mut syslog = SyslogClient::new(DatagramAddress::Udp(daemon.local_addr().unwrap()));
         syslog.write(format!("{GRANT}\n").as_bytes()).unwrap();
         let told = received(|bytes| daemon.recv(bytes));
         let words: Vec<_> = told.splitn(8, ' ').collect();

@@ -51,6 +51,7 @@ mod kit {
     pub mod rfc9112;
     pub mod scripted_body;
     pub mod stage;
+    pub mod syslog_server;
     pub mod upstream;
     pub mod visitor;
     pub mod vodia;
@@ -73,8 +74,8 @@ mod members {
     pub mod breaker;
     pub mod engine_faults;
     pub mod freezes;
-    pub mod once;
     pub mod names;
+    pub mod once;
     pub mod quotas;
     pub mod ring;
     pub mod sessions;
@@ -126,6 +127,7 @@ mod operate {
     pub mod sockets;
     pub mod state;
     pub mod stuck_logs;
+    pub mod syslog;
     pub mod upgrade;
 }
 

@@ -255,7 +255,7 @@ fn read_pin(node: &TomlNode<'_, '_>) -> Option<Pin> {
     pin.or_else(|| node.refuse("not a pin", hint))
 }
 
-fn name_of_server(node: &TomlNode<'_, '_>) -> Option<ServerName<'static>> {
+pub(super) fn name_of_server(node: &TomlNode<'_, '_>) -> Option<ServerName<'static>> {
     let text = node.string()?;
     let name = ServerName::try_from(text.strip_suffix('.').unwrap_or(text).to_owned()).ok();
     name.or_else(|| node.refuse("not a server name", "write a host name or an IP address, without port"))

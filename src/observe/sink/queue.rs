@@ -52,6 +52,8 @@ pub(super) struct WriterOrders {
     pub(super) asked: u64,
     /// The number of the last flush that is done.
     pub(super) done: u64,
+    /// The number of the last flush whose lines wait for a server that takes none.
+    pub(super) put_off: u64,
 }
 
 impl LostLines {
@@ -151,11 +153,15 @@ impl LogQueue {
 
     // === For the thread ===
 
-    /// Sleeps until there is something to do, and then for as long as lines may gather.
-    pub(super) fn sleep(&self) {
+    /// Sleeps until there is something to do, at the latest until `due`, and then for as long as lines may gather.
+    pub(super) fn sleep(&self, due: Option<Instant>) {
         self.is_asleep.store(true, Ordering::SeqCst);
         while !self.has_lines() && !self.is_hurried.load(Ordering::SeqCst) {
-            thread::park();
+            match due.map(|due| due.saturating_duration_since(Instant::now())) {
+                None => thread::park(),
+                Some(Duration::ZERO) => break,
+                Some(left) => thread::park_timeout(left),
+            }
         }
         self.is_asleep.store(false, Ordering::SeqCst);
         let end = Instant::now() + GATHER;
@@ -172,13 +178,19 @@ impl LogQueue {
     /// Takes the pending orders; keeps the numbers of flushes.
     pub(super) fn take_orders(&self) -> WriterOrders {
         let mut orders = self.orders();
-        let (asked, done) = (orders.asked, orders.done);
-        std::mem::replace(&mut *orders, WriterOrders { asked, done, ..WriterOrders::default() })
+        let (asked, done, put_off) = (orders.asked, orders.done, orders.put_off);
+        std::mem::replace(&mut *orders, WriterOrders { asked, done, put_off, ..WriterOrders::default() })
     }
 
     /// Reports that all flushes up to this number are done.
     pub(super) fn report_flushed(&self, asked: u64) {
         self.orders().done = asked;
+        self.carried_out.notify_all();
+    }
+
+    /// Reports that the lines of all flushes up to this number wait for a server that takes none.
+    pub(super) fn report_put_off(&self, asked: u64) {
+        self.orders().put_off = asked;
         self.carried_out.notify_all();
     }
 

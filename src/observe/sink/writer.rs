@@ -5,6 +5,7 @@ use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -13,6 +14,9 @@ use super::buffer::{self, LineBuffer, QueuedLines};
 use super::queue::{LogQueue, WriterOrders};
 use crate::observe::line::{self, FieldValue, LineStyle};
 use crate::observe::log_destination::LogDestination;
+
+/// How long a log that is closed goes on to deliver its lines to a server.
+const LAST_DELIVERY: Duration = Duration::from_secs(5);
 
 pub(super) struct LogWriter {
     shared: Arc<LogQueue>,
@@ -39,13 +43,31 @@ impl LogWriter {
     pub(super) fn run(mut self) {
         let _over = EndOnDrop(Arc::clone(&self.shared));
         loop {
-            self.shared.sleep();
+            self.shared.sleep(self.destination.due());
             let orders = self.shared.take_orders();
             self.round(&orders);
-            self.shared.report_flushed(orders.asked);
-            if orders.close {
-                return;
+            if self.destination.is_drained() {
+                self.shared.report_flushed(orders.asked);
+            } else if self.shared.losses.failing.load(Ordering::Relaxed) {
+                self.shared.report_put_off(orders.asked);
             }
+            if orders.close {
+                return self.close();
+            }
+        }
+    }
+
+    /// Delivers the last lines, for a moment at most; what is left is lost.
+    fn close(&mut self) {
+        let end = Instant::now() + LAST_DELIVERY;
+        while !self.destination.is_drained() && Instant::now() < end {
+            self.shared.sleep(Some(self.destination.due().map_or(end, |due| due.min(end))));
+            self.round(&WriterOrders::default());
+        }
+        let lost = self.destination.end();
+        if lost > 0 {
+            self.shared.losses.add(lost);
+            tracing::error!(destination = %self.destination, lines = lost, "the last lines of the log are lost");
         }
     }
 
@@ -53,7 +75,8 @@ impl LogWriter {
     fn round(&mut self, orders: &WriterOrders) {
         let losses = &self.shared.losses;
         let is_failing = losses.failing.load(Ordering::Relaxed);
-        if is_failing || self.shared.has_lines() || losses.unreported.load(Ordering::Relaxed) > 0 {
+        let is_due = self.destination.due().is_some_and(|due| due <= Instant::now()) || !self.destination.is_drained();
+        if is_failing || is_due || self.shared.has_lines() || losses.unreported.load(Ordering::Relaxed) > 0 {
             self.shared.note_write();
             let followed = self.destination.follow(Instant::now());
             let noted = self.write_loss_note();
@@ -62,7 +85,8 @@ impl LogWriter {
                 let written = self.write(&buffer);
                 outcome = outcome.and(written);
             }
-            self.report(outcome);
+            let delivered = self.destination.deliver();
+            self.report(delivered.and(outcome));
         }
         if orders.reopen {
             self.shared.note_write();

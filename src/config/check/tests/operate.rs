@@ -92,6 +92,27 @@ fn audit_lines_go_to_known_places() {
     let syslog = |word: &str| audit(&format!("syslog = \"{word}\"")).syslog.unwrap().to_string();
     assert_eq!(syslog("unix:/dev/log"), "unix:/dev/log");
     assert_eq!(syslog("udp:[::1]:514"), "udp:[::1]:514");
+    assert_eq!(syslog("tcp:Logs.test:601"), "tcp:logs.test:601");
+    assert_eq!(syslog("tcp:[::1]:601"), "tcp:[::1]:601");
+    assert_eq!(syslog("tls:logs.test"), "tls:logs.test:6514");
+    let table = "syslog = { to = \"tls:logs.test:99\", ca = \"certs/upstream-ca.pem\", server_name = \"b.test\" }";
+    let Some(crate::config::SyslogConfig::Tls(tls)) = audit(table).syslog else { panic!("{table}") };
+    assert_eq!((tls.at.to_string().as_str(), tls.ca.is_some()), ("logs.test:99", true));
+    assert_eq!(tls.server_name, Some("b.test".try_into().unwrap()));
+    assert_eq!(audit("syslog = { to = \"tcp:a:1\" }").syslog.unwrap().to_string(), "tcp:a:1");
+    check_beside("[audit]\nsyslog = { ca = \"certs/upstream-ca.pem\" }", "8:10: `audit.syslog.to` is missing");
+    check_beside(
+        "[audit]\nsyslog = { to = \"tcp:a:1\", server_name = \"b.test\" }",
+        "8:42: `audit.syslog.server_name`: there is no certificate: `to` is not tls:",
+    );
+    check_beside(
+        "[audit]\nsyslog = { to = \"tls:a\", ca = \"no-such.pem\" }",
+        "8:31: `audit.syslog.ca`: cannot read no-such.pem: No such file or directory",
+    );
+    check_beside(
+        "[audit]\nsyslog = { to = \"tls:a\", server_name = \"b c\" }",
+        "8:40: `audit.syslog.server_name`: not a server name",
+    );
     assert_eq!((full.when_stuck, audit("when_stuck = \"go_on\"").when_stuck), (WhenStuck::Refuse, WhenStuck::GoOn));
     check_beside("[audit]\nwhen_stuck = \"wait\"", "8:14: `audit.when_stuck`: unknown word `wait`");
     check_beside("[audit]", "7:1: `audit`: has no target");
@@ -100,7 +121,11 @@ fn audit_lines_go_to_known_places() {
     for (word, problem) in [
         ("/dev/log", "not the address of a syslog daemon"),
         ("unix:", "not the address of a syslog daemon"),
-        ("tcp:192.0.2.9:514", "not the address of a syslog daemon"),
+        ("smtp:192.0.2.9:514", "not the address of a syslog daemon"),
+        ("tcp:192.0.2.9", "has no host with a port behind tcp:"),
+        ("tcp:a b:601", "has no host with a port behind tcp:"),
+        ("tls:", "has no host behind tls:"),
+        ("tls:logs.test:0", "has no host behind tls:"),
         ("udp:loghost:514", "has no IP address with a port behind udp:"),
         ("udp:192.0.2.9", "has no IP address with a port behind udp:"),
     ] {

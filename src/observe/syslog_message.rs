@@ -1,0 +1,30 @@
+//! Audit lines as messages of syslog.
+
+use jiff::{Timestamp, Zoned};
+
+/// The facility `authpriv` (RFC 5424 §6.2.1), which only administrators read.
+const AUTHPRIV: u8 = 10;
+const NOTICE: u8 = 5;
+const WARNING: u8 = 4;
+
+/// Returns the name of this machine.
+pub(super) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Returns a line in the format of syslog(3), which every daemon reads at its own socket.
+pub(super) fn local(line: &str) -> String {
+    let (time, process) = (Zoned::now().strftime("%b %e %H:%M:%S"), std::process::id());
+    format!("<{}>{time} callgate[{process}]: {line}", priority(line))
+}
+
+/// Returns a line in the format of RFC 5424 §6; the message identifier is for filters, and there is no structured data.
+pub(super) fn rfc5424(host: &str, line: &str) -> String {
+    let (time, process) = (Timestamp::now(), std::process::id());
+    format!("<{}>1 {time:.3} {host} callgate {process} audit - {line}", priority(line))
+}
+
+fn priority(line: &str) -> u8 {
+    let severity = if line.contains("\"kind\":\"audit grant\"") { NOTICE } else { WARNING };
+    AUTHPRIV * 8 + severity
+}
