@@ -45,8 +45,6 @@ pub(crate) struct SharedState {
 /// The state behind logins: limits, marks, freezes.
 pub(super) struct LoginState {
     pub(super) limits: Limits,
-    pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
-    pub(super) races: Arc<Races>,
     pub(super) store: Arc<Store>,
     /// What works once and what has ended, here and at all members.
     pub(super) once: Arc<OnceStore>,
@@ -63,6 +61,10 @@ pub(super) struct VoximplantState {
     pub(super) newcomers: Arc<Newcomers>,
     /// How many users are added in this way.
     pub(super) new_users: Arc<Limiter>,
+    /// The one-time keys that were answered.
+    pub(super) distinct_keys: Option<Arc<DistinctKeys>>,
+    /// The clients that came with one key.
+    pub(super) races: Arc<Races>,
 }
 
 /// The state of the PBX: its breaker, its sessions, the tickets for them.
@@ -115,8 +117,6 @@ impl SharedState {
             }),
             login: Arc::new(LoginState {
                 limits: Limits::new(&config.limits, engine.clone(), memory),
-                distinct_keys: distinct_keys(config, memory),
-                races: Arc::new(Races::take_over(memory)),
                 freeze_sharing: Arc::new(FreezeSharing::new(Arc::clone(&freezes))),
                 freezes,
                 voximplant: VoximplantState::new(config, &store, memory),
@@ -269,30 +269,18 @@ impl SharedState {
 impl LoginState {
     fn pass_on(&self, writer: &mut MemoryWriter<'_>) -> io::Result<()> {
         self.limits.pass_on(writer)?;
-        if let Some(keys) = &self.distinct_keys {
-            keys.pass_on(writer)?;
-        }
-        self.races.pass_on(writer)?;
-        self.voximplant.new_users.pass_on(writer)
+        self.voximplant.pass_on(writer)
     }
 
     fn successor(&self, before: &Config, config: &Config, engine: Option<Arc<SharedEngine>>) -> Self {
-        let rate = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
-        let is_same_rate = rate(before) == rate(config);
         let once = self.once.successor(engine.as_ref());
         Self {
             limits: self.limits.successor(&config.limits, engine),
-            distinct_keys: if is_same_rate {
-                self.distinct_keys.clone()
-            } else {
-                distinct_keys(config, &mut ProcessMemory::default())
-            },
-            races: Arc::clone(&self.races),
             store: Arc::clone(&self.store),
             once,
             freezes: Arc::clone(&self.freezes),
             freeze_sharing: Arc::clone(&self.freeze_sharing),
-            voximplant: self.voximplant.successor(config),
+            voximplant: self.voximplant.successor(before, config),
         }
     }
 }
@@ -301,17 +289,38 @@ impl VoximplantState {
     fn new(config: &Config, store: &Arc<Store>, memory: &mut ProcessMemory) -> Self {
         let phones = Arc::new(Phones::new(Arc::clone(store)));
         let newcomers = Arc::new(Newcomers::new(Arc::clone(phones.counts())));
-        Self { phones, newcomers, new_users: new_users(config, memory) }
+        Self {
+            phones,
+            newcomers,
+            new_users: new_users(config, memory),
+            distinct_keys: distinct_keys(config, memory),
+            races: Arc::new(Races::take_over(memory)),
+        }
     }
 
-    fn successor(&self, config: &Config) -> Self {
+    fn pass_on(&self, writer: &mut MemoryWriter<'_>) -> io::Result<()> {
+        if let Some(keys) = &self.distinct_keys {
+            keys.pass_on(writer)?;
+        }
+        self.races.pass_on(writer)?;
+        self.new_users.pass_on(writer)
+    }
+
+    fn successor(&self, before: &Config, config: &Config) -> Self {
         self.newcomers.adopt(config.voximplant.as_ref());
         let next = new_users(config, &mut ProcessMemory::default());
         let is_same_rate = self.new_users.rate() == next.rate();
+        let keys = |config: &Config| config.voximplant.as_ref().map(|voximplant| voximplant.distinct_keys);
+        let distinct_keys = match keys(before) == keys(config) {
+            true => self.distinct_keys.clone(),
+            false => distinct_keys(config, &mut ProcessMemory::default()),
+        };
         Self {
             phones: Arc::clone(&self.phones),
             newcomers: Arc::clone(&self.newcomers),
             new_users: if is_same_rate { Arc::clone(&self.new_users) } else { next },
+            distinct_keys,
+            races: Arc::clone(&self.races),
         }
     }
 }

@@ -51,6 +51,7 @@ impl Machine {
         let machine = Self { folder, app, pbx, running: Vec::new() };
         fs::create_dir_all(machine.etc().join("certs")).unwrap();
         fs::create_dir_all(machine.etc().join("log")).unwrap();
+        fs::create_dir_all(machine.etc().join("secrets")).unwrap();
         let certificate = dev::certificate(&["portal.example.com", "pbx.example.com"]).unwrap();
         let staff = dev::certificate(&["staff.example.com"]).unwrap();
         let whole = |certificate: &dev::DevCertificate| format!("{}{}", certificate.chain, certificate.ca);
@@ -91,10 +92,12 @@ impl Machine {
         self.write("sales.htdigest", &users_line(&user, "Sales-Passw0rd!"));
         self.write("oidc-secret", "a client's secret");
         self.write("voximplant.htdigest", &users_line(&user, "Demo-Passw0rd!"));
-        fs::create_dir_all(self.etc().join("secrets")).unwrap();
         for name in ["secrets/link-2026", "secrets/link-2027"] {
             self.write(name, "b9f6c2a0d4e84f31a7c5e9d0f1b2a3c4");
         }
+        self.write("secrets/redis", "Engine-Passw0rd");
+        self.write("secrets/ring.keys", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=");
+        self.write("certs/logs-ca.pem", &dev::certificate(&["logs.example.com"]).unwrap().ca);
         self.write("people.csv", "email,ext,tenant,vox\nann@example.com,40,acme,ann\n");
     }
 

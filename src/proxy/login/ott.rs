@@ -155,7 +155,7 @@ impl TokenOrder {
     /// Takes the answer to the key, unless the user has had too many. `token`: `None` in an explanation.
     async fn answer(&mut self, gate: &Gate, token: Option<LoginToken>) -> Result<(), Error> {
         self.token = token;
-        if let (Some(distinct_keys), Some(key)) = (&gate.state.distinct_keys, &self.key) {
+        if let (Some(distinct_keys), Some(key)) = (&gate.state.voximplant.distinct_keys, &self.key) {
             let user = self.grant.user().as_str();
             self.novelty = gate.state.limits.admit_key(distinct_keys, user, key.id()).await?;
         }
@@ -234,7 +234,7 @@ pub(in crate::proxy) async fn spend(gate: &Gate, order: &TokenOrder, attempt: &A
 fn watch_for_races(gate: &Gate, user: &str, key: &OneTimeKey, who: impl Hash, context: &RequestContext) {
     let client = context.client();
     let who = (client_key(client), who);
-    let Some(race) = gate.state.races.note(user, key.id(), &who, client, Instant::now()) else { return };
+    let Some(race) = gate.state.voximplant.races.note(user, key.id(), &who, client, Instant::now()) else { return };
     gate.tally.race();
     if race.is_news {
         let reason = format!("keys for {} and for {client} within a minute", race.earlier);

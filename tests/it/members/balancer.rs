@@ -38,19 +38,14 @@ impl Drop for Balancer {
 }
 
 impl Balancer {
-    /// Starts it as the documents say, but for where things are, and so that tests wait less.
+    /// Starts it as the documents say, but for where things are.
     async fn before(members: [&Program; 2]) -> Self {
         let text = fs::read_to_string("docs/scale.md").unwrap();
         let (_, block) = text.split_once("```haproxy\n").unwrap();
         let mut settings = block.split_once("```").unwrap().0.to_owned();
         let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let [one, two] = members.map(|member| member.addr.to_string());
-        for (shown, real) in [
-            ("bind :443", format!("bind {addr}")),
-            ("192.0.2.11:443", one),
-            ("192.0.2.12:443", two),
-            ("inter 1s", "inter 100ms".to_owned()),
-        ] {
+        for (shown, real) in [("bind :443", format!("bind {addr}")), ("192.0.2.11:443", one), ("192.0.2.12:443", two)] {
             assert!(settings.contains(shown), "the document no longer says {shown}");
             settings = settings.replace(shown, &real);
         }
@@ -73,27 +68,31 @@ fn roots(members: [&Program; 2]) -> RootCertStore {
     roots
 }
 
-/// Starts two members before one upstream, and HAProxy before both; nothing where that is missing.
-async fn two_members() -> Option<(RawUpstream, [Program; 2], Balancer)> {
+/// Starts two members, each before an upstream, and HAProxy before both; nothing where that is missing.
+async fn two_members(upstreams: [&RawUpstream; 2]) -> Option<([Program; 2], Balancer)> {
     if !are_here(&["haproxy"]) {
         return None;
     }
-    let upstream = RawUpstream::ok().await;
-    let members = [Program::before(upstream.addr, BELIEVES).await, Program::before(upstream.addr, BELIEVES).await];
+    let [one, two] = upstreams.map(|upstream| upstream.addr);
+    let members = [Program::before(one, BELIEVES).await, Program::before(two, BELIEVES).await];
     let balancer = Balancer::before([&members[0], &members[1]]).await;
-    Some((upstream, members, balancer))
+    Some((members, balancer))
 }
 
-/// Asks on an open connection, and tells whether the upstream's `ok` comes.
-async fn is_served(tls: &mut TlsStream<TcpStream>) -> bool {
+/// Asks on an open connection, and returns the number of the upstream that answers; nothing if the connection has ended.
+async fn served_by(tls: &mut TlsStream<TcpStream>) -> Option<char> {
+    tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.ok()?;
     let mut answer = Vec::new();
-    let asked = tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await;
-    while asked.is_ok() && !answer.ends_with(b"\r\n\r\nok") {
-        if !matches!(tls.read_buf(&mut answer).await, Ok(1..)) {
-            return false;
+    loop {
+        let read = tls.read_buf(&mut answer).await.ok().filter(|read| *read > 0)?;
+        let text = String::from_utf8_lossy(&answer);
+        if read > 0
+            && let Some((_, body)) = text.split_once("\r\n\r\n")
+            && !body.is_empty()
+        {
+            return body.chars().next();
         }
     }
-    asked.is_ok()
 }
 
 /// Opens a connection through the balancer to whichever member it chooses.
@@ -110,28 +109,29 @@ async fn connect(balancer: &Balancer, members: [&Program; 2]) -> TlsStream<TcpSt
 
 #[tokio::test]
 async fn a_member_that_dies_costs_only_its_own_connections() {
-    let Some((_upstream, [one, two], balancer)) = two_members().await else { return };
+    let numbered = |number: u8| format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}");
+    let upstreams = [RawUpstream::answering(numbered(1)).await, RawUpstream::answering(numbered(2)).await];
+    let Some(([one, two], balancer)) = two_members([&upstreams[0], &upstreams[1]]).await else { return };
     let mut open = Vec::new();
     for _ in 0..8 {
         let mut tls = connect(&balancer, [&one, &two]).await;
-        assert!(is_served(&mut tls).await);
-        open.push(tls);
+        open.push((served_by(&mut tls).await.unwrap(), tls));
     }
+    assert!(['1', '2'].iter().all(|member| open.iter().any(|(by, _)| by == member)), "one member gets all");
     two.running.signal("-KILL");
-    let mut served = 0;
-    for tls in &mut open {
-        served += usize::from(is_served(tls).await);
+    for (by, tls) in &mut open {
+        assert_eq!(served_by(tls).await, (*by == '1').then_some('1'));
     }
-    // HAProxy gave each member half of them.
-    assert_eq!(served, 4);
     for _ in 0..8 {
-        assert!(is_served(&mut connect(&balancer, [&one, &two]).await).await, "a new connection is lost");
+        let mut tls = connect(&balancer, [&one, &two]).await;
+        assert_eq!(served_by(&mut tls).await, Some('1'), "a new connection is lost");
     }
 }
 
 #[tokio::test]
 async fn members_are_upgraded_and_drained_in_turn_without_a_lost_request() {
-    let Some((_upstream, [mut one, two], balancer)) = two_members().await else { return };
+    let upstream = RawUpstream::ok().await;
+    let Some(([mut one, two], balancer)) = two_members([&upstream, &upstream]).await else { return };
     let load = Load::start(balancer.addr, roots([&one, &two]));
     load.more(100).await;
     one.running.signal("-USR2");
