@@ -16,6 +16,7 @@ mod reload;
 mod run;
 mod sessions;
 mod systemd;
+mod text_table;
 mod time_args;
 mod unstarted_gate;
 

@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::{CallerRow, EventRow, LoginRow, Occurrences, RefusalRow, Report};
+use crate::cli::text_table::write_table;
 
 /// How many logins are listed one by one.
 const SHOWN: usize = 200;
@@ -26,7 +27,7 @@ impl fmt::Display for Report {
                 "{account} alone is a Voximplant user; an account of the PBX is written with its domain, {account}@acme.example.com"
             )?;
         }
-        table(f, &["who", "client", "logins", "first", "last"], self.callers.iter().map(caller).collect())?;
+        write_table(f, &["who", "client", "logins", "first", "last"], self.callers.iter().map(caller).collect())?;
         if self.logins.len() > SHOWN {
             writeln!(f, "\nthe last {SHOWN} of them; --json has all")?;
         } else if !self.logins.is_empty() {
@@ -93,27 +94,11 @@ fn shown(text: &str) -> String {
         .collect()
 }
 
-/// Writes rows as [`table`] does, with one more column if a member wrote one of them.
+/// Writes rows as [`write_table`] does, with one more column if a member wrote one of them.
 fn table_by_member(f: &mut fmt::Formatter<'_>, titles: &[&str], rows: Vec<(Vec<String>, Option<&str>)>) -> fmt::Result {
     if rows.iter().all(|(_, member)| member.is_none()) {
-        return table(f, titles, rows.into_iter().map(|(row, _)| row).collect());
+        return write_table(f, titles, rows.into_iter().map(|(row, _)| row).collect());
     }
     let with_member = |(row, member): (Vec<String>, Option<&str>)| [row, vec![shown(member.unwrap_or("-"))]].concat();
-    table(f, &[titles, &["member"]].concat(), rows.into_iter().map(with_member).collect())
-}
-
-/// Writes rows in aligned columns below the titles; writes nothing without rows.
-fn table(f: &mut fmt::Formatter<'_>, titles: &[&str], rows: Vec<Vec<String>>) -> fmt::Result {
-    if rows.is_empty() {
-        return Ok(());
-    }
-    let titles = titles.iter().map(|&title| title.to_owned()).collect();
-    let rows: Vec<Vec<String>> = [vec![titles], rows].concat();
-    let width = |column: usize| rows.iter().filter_map(|row| Some(row.get(column)?.chars().count())).max().unwrap_or(0);
-    let widths: Vec<_> = (0..rows[0].len()).map(width).collect();
-    for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
-        writeln!(f, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-    }
-    Ok(())
+    write_table(f, &[titles, &["member"]].concat(), rows.into_iter().map(with_member).collect())
 }
