@@ -8,6 +8,7 @@ mod explain;
 mod freeze;
 mod hash;
 mod keys;
+mod limits;
 mod link;
 mod old_processes;
 mod output;
@@ -97,6 +98,9 @@ enum Command {
     /// Make or replace the keys that several machines share
     #[command(subcommand)]
     Keys(keys::KeysCommand),
+    /// Show what the limits in shadow have measured
+    #[command(subcommand)]
+    Limits(limits::LimitsCommand),
 }
 
 /// Parses the arguments, runs the command, and returns its exit code.
@@ -119,6 +123,7 @@ pub fn main() -> ExitCode {
         Command::Provision(arguments) => provision::run(&arguments),
         Command::Link(arguments) => link::run(&arguments),
         Command::Keys(command) => keys::run(&command),
+        Command::Limits(command) => limits::run(&command),
     };
     trace::flush();
     done.err().unwrap_or(ExitCode::SUCCESS)

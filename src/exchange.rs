@@ -25,6 +25,7 @@ pub(crate) use self::interim::Interims;
 pub(crate) use self::passed_connection::PassedConnection;
 pub(crate) use self::tunnel_guard::TunnelGuard;
 use crate::message::forwarded::X_REQUEST_ID;
+use crate::model::limit_set::LimitSet;
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::access::{self, AccessCaller, ExchangeEnd};
 use crate::observe::metrics::{ExchangeRoute, Tally, TunnelEnd};
@@ -161,6 +162,13 @@ impl Exchange {
     pub(crate) fn set_caller(&mut self, caller: &OnceCell<AccessCaller>) {
         if let (Some(line), Some(caller)) = (&mut self.line, caller.get()) {
             line.facts.caller.clone_from(caller);
+        }
+    }
+
+    /// Records the limits in shadow that would have refused the request.
+    pub(crate) fn set_refusers(&mut self, refusers: LimitSet) {
+        if let Some(line) = &mut self.line {
+            line.facts.shadow = refusers;
         }
     }
 
@@ -371,6 +379,7 @@ impl AccessLine {
             ended: ExchangeEnd::Aborted,
             reason: None,
             caller: AccessCaller::default(),
+            shadow: LimitSet::default(),
         };
         Box::new(Self { facts, logs: Rc::clone(logs) })
     }

@@ -1,5 +1,6 @@
 //! Floor 4: the quotas of the login endpoints, in memory of bounded size.
 
+mod backlog;
 mod distinct_keys;
 mod gcra_script;
 mod key;
@@ -11,10 +12,12 @@ mod races;
 mod seeds;
 mod seen_credentials;
 mod settled;
+mod shadow;
 mod shared_keys;
 mod source;
 mod table;
 
+use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -29,11 +32,15 @@ pub(crate) use self::query::LimitQuery;
 pub(crate) use self::races::Races;
 pub(crate) use self::seen_credentials::SeenCredentials;
 use self::settled::SettledLimit;
+pub(crate) use self::shadow::LimitReport;
+use self::shadow::ShadowLimit;
 pub(crate) use self::source::LimitSource;
 use crate::config;
 use crate::members::SharedEngine;
 use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::account::AdminLevel;
+use crate::model::limit_set::LimitSet;
+use crate::model::rate::Rate;
 
 /// How many keys a limiter tells apart before new ones share an entry; about 2.5 MB for each limiter.
 const KEYS: usize = 100_000;
@@ -69,6 +76,8 @@ pub(crate) struct Limits {
     engine: Option<Arc<SharedEngine>>,
     /// What all members count of `pbx_logins`.
     settled: Option<Arc<SettledLimit>>,
+    /// The limits in shadow.
+    shadows: Vec<Arc<ShadowLimit>>,
 }
 
 impl Limits {
@@ -79,11 +88,9 @@ impl Limits {
         engine: Option<Arc<SharedEngine>>,
         memory: &mut ProcessMemory,
     ) -> Self {
-        let members = members(engine.as_ref());
-        // It waits for no engine, so this member counts the whole quota.
-        let pbx_logins = Arc::new(Limiter::take_over("pbx_logins", rates.pbx_logins, KEYS, memory));
-        let mut limiter =
-            |name, rate| Arc::new(Limiter::take_over(name, LimitRate::among(rate, members), KEYS, memory));
+        let parts = QuotaParts::of(rates, engine.as_ref());
+        let mut limiter = |name, rate| Arc::new(Limiter::take_over(name, parts.rate(name, rate), KEYS, memory));
+        let pbx_logins = limiter("pbx_logins", rates.pbx_logins);
         Self {
             client: limiter("client", rates.client),
             caller: limiter("caller", rates.caller),
@@ -91,13 +98,31 @@ impl Limits {
             admin: limiter("admin", rates.admin),
             failures: limiter("failures", rates.failures),
             stale_cookies: limiter("stale_cookies", rates.stale_cookies),
-            settled: settled(engine.as_ref(), &pbx_logins),
+            settled: settled(engine.as_ref(), &pbx_logins, rates.shadow),
             pbx_logins,
             pbx_accepted: Arc::new(SeenCredentials::take_over("pbx_accepted", KEYS, PROVEN, memory)),
             proven: Arc::new(SeenCredentials::take_over("proven", KEYS, PROVEN, memory)),
             stale: Arc::new(SeenCredentials::take_over("stale", KEYS, STALE, memory)),
             engine,
+            shadows: Vec::new(),
         }
+        .with_shadows(rates.shadow, &[])
+    }
+
+    /// Measures the limits in shadow, and goes on where these were measured before.
+    fn with_shadows(self, shadow: LimitSet, before: &[Arc<ShadowLimit>]) -> Self {
+        let limiters = self.limiters().into_iter().filter(|limiter| shadow.has(limiter.name()));
+        let shadows = limiters.map(|limiter| {
+            let same = before.iter().find(|before| Arc::ptr_eq(&before.limiter, limiter));
+            same.map_or_else(|| Arc::new(ShadowLimit::begin(Arc::clone(limiter), KEYS)), Arc::clone)
+        });
+        Self { shadows: shadows.collect(), ..self }
+    }
+
+    /// Returns the limiters, in the order of `[limits]`.
+    const fn limiters(&self) -> [&Arc<Limiter>; 7] {
+        let Self { client, caller, account, admin, failures, stale_cookies, pbx_logins, .. } = self;
+        [client, caller, account, admin, failures, stale_cookies, pbx_logins]
     }
 
     /// Writes all counts for the next process.
@@ -105,8 +130,7 @@ impl Limits {
     /// # Errors
     /// As the writer.
     pub(crate) fn pass_on(&self, writer: &mut MemoryWriter<'_>) -> io::Result<()> {
-        let Self { client, caller, account, admin, failures, stale_cookies, pbx_logins, .. } = self;
-        for limiter in [client, caller, account, admin, failures, stale_cookies, pbx_logins] {
+        for limiter in self.limiters() {
             limiter.pass_on(writer)?;
         }
         for seen in [&self.pbx_accepted, &self.proven, &self.stale] {
@@ -127,15 +151,12 @@ impl Limits {
     /// Makes limiters for other rates. A limiter whose rate is unchanged keeps its counts.
     #[must_use]
     pub(crate) fn successor(&self, rates: &config::LimitsConfig, engine: Option<Arc<SharedEngine>>) -> Self {
-        let members = members(engine.as_ref());
-        let next = |before: &Arc<Limiter>, rate| match LimitRate::among(rate, members) {
+        let parts = QuotaParts::of(rates, engine.as_ref());
+        let next = |before: &Arc<Limiter>, rate| match parts.rate(before.name(), rate) {
             rate if before.rate() == rate => Arc::clone(before),
             rate => Arc::new(Limiter::new(before.name(), rate, KEYS)),
         };
-        let pbx_logins = match self.pbx_logins.rate().shared == rates.pbx_logins {
-            true => Arc::clone(&self.pbx_logins),
-            false => Arc::new(Limiter::new("pbx_logins", rates.pbx_logins, KEYS)),
-        };
+        let pbx_logins = next(&self.pbx_logins, rates.pbx_logins);
         Self {
             client: next(&self.client, rates.client),
             caller: next(&self.caller, rates.caller),
@@ -143,21 +164,27 @@ impl Limits {
             admin: next(&self.admin, rates.admin),
             failures: next(&self.failures, rates.failures),
             stale_cookies: next(&self.stale_cookies, rates.stale_cookies),
-            settled: settled(engine.as_ref(), &pbx_logins),
+            settled: settled(engine.as_ref(), &pbx_logins, rates.shadow),
             pbx_logins,
             pbx_accepted: Arc::clone(&self.pbx_accepted),
             proven: Arc::clone(&self.proven),
             stale: Arc::clone(&self.stale),
             engine,
+            shadows: Vec::new(),
         }
+        .with_shadows(rates.shadow, &self.shadows)
     }
 
     /// Counts a request that could guess a password of the PBX. It waits for nothing: this member counts it, and tells the
-    /// others behind.
+    /// others behind. `refusers`: as for [`Limits::ask`].
     ///
     /// # Errors
     /// When the source has used up its quota.
-    pub(crate) fn count_pbx_login(&self, source: &LimitSource) -> Result<(), Limited> {
+    pub(crate) fn count_pbx_login(&self, source: &LimitSource, refusers: &Cell<LimitSet>) -> Result<(), Limited> {
+        if let Some(shadow) = self.shadow(self.pbx_logins.name()) {
+            shadow.meet(&LimitQuery::count(&self.pbx_logins, source), refusers);
+            return Ok(());
+        }
         self.pbx_logins.admit_source(source)?;
         self.settled.as_ref().map_or(Ok(()), |settled| settled.count(source))
     }
@@ -166,7 +193,11 @@ impl Limits {
     ///
     /// # Errors
     /// When it would not.
-    pub(crate) fn check_pbx_login(&self, source: &LimitSource) -> Result<(), Limited> {
+    pub(crate) fn check_pbx_login(&self, source: &LimitSource, refusers: &Cell<LimitSet>) -> Result<(), Limited> {
+        if let Some(shadow) = self.shadow(self.pbx_logins.name()) {
+            shadow.meet(&LimitQuery::look(&self.pbx_logins, source), refusers);
+            return Ok(());
+        }
         self.pbx_logins.peek_source(source)?;
         self.settled.as_ref().map_or(Ok(()), |settled| settled.check(source))
     }
@@ -176,12 +207,52 @@ impl Limits {
         self.settled.clone().map(SettledLimit::settle)
     }
 
-    /// Asks limits in their order; those behind the first that is used up count nothing.
+    /// Asks limits in their order; those behind the first that is used up count nothing. Limits in shadow take note, by the
+    /// memory of this member alone, and each that would have refused the request is added to `refusers`.
     ///
     /// # Errors
-    /// When a limit is used up.
-    pub(crate) async fn ask(&self, queries: &[LimitQuery<'_>]) -> Result<(), Limited> {
-        query::answer(self.engine.as_ref(), queries).await
+    /// When a limit is used up that is not in shadow.
+    pub(crate) async fn ask(&self, queries: &[LimitQuery<'_>], refusers: &Cell<LimitSet>) -> Result<(), Limited> {
+        if self.shadows.is_empty() {
+            return query::answer(self.engine.as_ref(), queries).await;
+        }
+        let in_force: Vec<_> = queries.iter().filter(|query| !self.is_in_shadow(query)).cloned().collect();
+        let answer = query::answer(self.engine.as_ref(), &in_force).await;
+        let refuser = answer.as_ref().err().map(|limited| limited.name);
+        for query in queries.iter().take_while(|query| Some(query.limit()) != refuser) {
+            if let Some(shadow) = self.shadow(query.limit()) {
+                shadow.meet(query, refusers);
+            }
+        }
+        answer
+    }
+
+    /// Looks whether a limit is used up, in shadow or not. Counts nothing.
+    ///
+    /// # Errors
+    /// When it is.
+    pub(crate) async fn look(&self, query: LimitQuery<'_>) -> Result<(), Limited> {
+        let query = query.without_count();
+        if self.is_in_shadow(&query) {
+            return query.answer_here();
+        }
+        query::answer(self.engine.as_ref(), &[query]).await
+    }
+
+    // === Shadow ===
+
+    /// Returns whether the limit of a question is in shadow.
+    pub(crate) fn is_in_shadow(&self, query: &LimitQuery<'_>) -> bool {
+        self.shadow(query.limit()).is_some()
+    }
+
+    fn shadow(&self, name: &str) -> Option<&ShadowLimit> {
+        self.shadows.iter().find(|shadow| shadow.limiter.name() == name).map(|shadow| &**shadow)
+    }
+
+    /// Describes all limits, and what those in shadow have measured.
+    pub(crate) fn report(&self) -> Vec<LimitReport> {
+        self.limiters().map(|limiter| LimitReport::of(limiter, self.shadow(limiter.name()))).into()
     }
 
     /// Counts a one-time key of a known user, unless it is counted already in this period.
@@ -198,9 +269,30 @@ impl Limits {
     }
 }
 
-/// Settles the limit of password logins among members.
-fn settled(engine: Option<&Arc<SharedEngine>>, pbx_logins: &Arc<Limiter>) -> Option<Arc<SettledLimit>> {
-    let engine = engine?;
+/// The part of each quota that this member has.
+struct QuotaParts {
+    members: NonZeroU32,
+    /// What counts without the engine: this member counts the whole quota.
+    whole: LimitSet,
+}
+
+impl QuotaParts {
+    fn of(rates: &config::LimitsConfig, engine: Option<&Arc<SharedEngine>>) -> Self {
+        Self { members: members(engine), whole: rates.shadow.with("pbx_logins") }
+    }
+
+    fn rate(&self, name: &str, rate: Rate) -> LimitRate {
+        if self.whole.has(name) { rate.into() } else { LimitRate::among(rate, self.members) }
+    }
+}
+
+/// Settles the limit of password logins among members, unless it is in shadow.
+fn settled(
+    engine: Option<&Arc<SharedEngine>>,
+    pbx_logins: &Arc<Limiter>,
+    shadow: LimitSet,
+) -> Option<Arc<SettledLimit>> {
+    let engine = engine.filter(|_| !shadow.has(pbx_logins.name()))?;
     let alone = LimitRate::among(pbx_logins.rate().shared, engine.config().members);
     let alone = Limiter::new("pbx_logins", alone, KEYS);
     Some(SettledLimit::new(Arc::clone(engine), Arc::clone(pbx_logins), alone))
@@ -271,6 +363,7 @@ mod tests {
             stale_cookies: rate(7),
             pbx_logins: rate(5),
             admin: rate(6),
+            shadow: LimitSet::default(),
         }
     }
 
@@ -301,10 +394,7 @@ mod tests {
     fn counts_go_on_where_the_rate_is_the_same() {
         let before = Limits::new(&rates(0), None, &mut ProcessMemory::default());
         let (same, other) = (before.successor(&rates(0), None), before.successor(&rates(10), None));
-        let limiters = |limits: &Limits| {
-            let Limits { client, caller, account, admin, failures, stale_cookies, pbx_logins, .. } = limits;
-            [client, caller, account, admin, failures, stale_cookies, pbx_logins].map(Arc::clone)
-        };
+        let limiters = |limits: &Limits| limits.limiters().map(Arc::clone);
         for (before, (same, other)) in limiters(&before).iter().zip(limiters(&same).iter().zip(&limiters(&other))) {
             assert!(Arc::ptr_eq(before, same), "{}", before.name());
             assert!(!Arc::ptr_eq(before, other), "{}", before.name());
@@ -314,6 +404,80 @@ mod tests {
             assert!(Arc::ptr_eq(&before.proven, &next.proven) && Arc::ptr_eq(&before.stale, &next.stale));
             assert!(Arc::ptr_eq(&before.pbx_accepted, &next.pbx_accepted));
         }
+    }
+
+    /// Rates of one event a day, with limits in shadow.
+    fn once(shadow: &[&str]) -> config::LimitsConfig {
+        let once = "1/24h".parse().unwrap();
+        let shadow = shadow.iter().fold(LimitSet::default(), |shadow, name| shadow.with(name));
+        config::LimitsConfig {
+            client: once,
+            caller: once,
+            account: once,
+            failures: once,
+            stale_cookies: once,
+            pbx_logins: once,
+            admin: once,
+            shadow,
+        }
+    }
+
+    fn events(limits: &Limits, name: &str) -> Option<u64> {
+        let report = limits.report().into_iter().map(|limit| serde_json::json!(limit));
+        report.filter(|limit| limit["limit"] == name).find_map(|limit| limit["events"].as_u64())
+    }
+
+    #[tokio::test]
+    async fn a_limit_in_shadow_refuses_nothing_and_the_others_do() {
+        let limits = Limits::new(&once(&["client", "pbx_logins"]), None, &mut ProcessMemory::default());
+        let key = || LimitKey::of(&[b"key"]);
+        let ask = async |names: &[&str], refusers: &Cell<LimitSet>| {
+            let limiter = |name: &str| limits.limiters().into_iter().find(|limiter| limiter.name() == name).unwrap();
+            let limiters: Vec<_> = names.iter().map(|name| limiter(name)).collect();
+            let queries: Vec<_> = limiters.iter().map(|limiter| LimitQuery::count(limiter, key())).collect();
+            limits.ask(&queries, refusers).await.map_err(|limited| limited.name)
+        };
+        let refusers = Cell::default();
+        assert_eq!(ask(&["client", "caller"], &refusers).await, Ok(()));
+        assert!(refusers.get().is_empty());
+        // The limits before the one that refuses take note, and those behind it do not.
+        assert_eq!(ask(&["client", "caller"], &refusers).await, Err("caller"));
+        assert_eq!(refusers.get(), LimitSet::default().with("client"));
+        assert_eq!(events(&limits, "client"), Some(2));
+        assert_eq!(ask(&["caller", "client"], &refusers).await, Err("caller"));
+        assert_eq!(events(&limits, "client"), Some(2));
+        assert_eq!(events(&limits, "caller"), None);
+        let (refusers, source) = (Cell::default(), LimitSource::address([192, 0, 2, 1].into()));
+        assert!(limits.count_pbx_login(&source, &refusers).is_ok() && refusers.get().is_empty());
+        assert!(limits.check_pbx_login(&source, &refusers).is_ok());
+        assert_eq!(refusers.get(), LimitSet::default().with("pbx_logins"));
+        assert!(limits.count_pbx_login(&source, &refusers).is_ok());
+        assert_eq!(events(&limits, "pbx_logins"), Some(2));
+    }
+
+    #[tokio::test]
+    async fn a_limit_comes_out_of_shadow_with_its_counts() {
+        let before = Limits::new(&once(&["client"]), None, &mut ProcessMemory::default());
+        let query = |limits| LimitQuery::count(limits, LimitKey::of(&[b"key"]));
+        before.ask(&[query(&before.client)], &Cell::default()).await.unwrap();
+        let same = before.successor(&once(&["client", "caller"]), None);
+        assert_eq!((events(&same, "client"), events(&same, "caller")), (Some(1), Some(0)), "what is measured goes on");
+        assert!(same.look(query(&same.client)).await.is_err());
+        let next = same.successor(&once(&[]), None);
+        assert!(next.ask(&[query(&next.client)], &Cell::default()).await.is_err());
+        assert_eq!(events(&next, "client"), None);
+    }
+
+    #[tokio::test]
+    async fn a_limit_in_shadow_asks_no_engine_and_counts_the_whole_quota() {
+        let Some(server) = crate::members::TestEngine::start() else { return };
+        let limits = Limits::new(&once(&["client"]), Some(server.reach().await), &mut ProcessMemory::default());
+        drop(server);
+        let query = LimitQuery::count(&limits.client, LimitKey::of(&[b"key"]));
+        for _ in 0..3 {
+            limits.ask(std::slice::from_ref(&query), &Cell::default()).await.unwrap();
+        }
+        assert_eq!((events(&limits, "client"), limits.client.rate()), (Some(3), once(&[]).client.into()));
     }
 
     #[test]
@@ -327,11 +491,9 @@ mod tests {
             stale_cookies: per_day(count),
             pbx_logins: per_day(count),
             admin: per_day(count),
+            shadow: LimitSet::default(),
         };
-        let limiters = |limits: &Limits| {
-            let Limits { client, caller, account, admin, failures, stale_cookies, pbx_logins, .. } = limits;
-            [client, caller, account, admin, failures, stale_cookies, pbx_logins].map(Arc::clone)
-        };
+        let limiters = |limits: &Limits| limits.limiters().map(Arc::clone);
         let seen = |limits: &Limits| [&limits.proven, &limits.stale, &limits.pbx_accepted].map(Arc::clone);
         let source = LimitSource::address([192, 0, 2, 1].into());
         let before = Limits::new(&all(1), None, &mut ProcessMemory::default());

@@ -15,6 +15,8 @@ pub mod jwt;
 pub mod key_ring;
 pub mod key_rotation;
 pub mod landing;
+pub mod limit_proposal;
+pub mod limit_set;
 pub mod link;
 pub mod login;
 pub mod loopback;

@@ -19,7 +19,7 @@ mod hosts;
 mod login;
 mod shared;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -169,7 +169,7 @@ impl Proxy {
             PathClass::Reserved(reserved) => reserved,
             PathClass::Open => {
                 let answered = self.pass_on(request, connection, &context, exchange).await;
-                exchange.set_caller(&context.caller);
+                self.record(&context, exchange);
                 return answered;
             }
         };
@@ -182,8 +182,18 @@ impl Proxy {
         // Logins are boxed: they are rare, and passing on should not carry their state around.
         let answered =
             Box::pin(self.answer_reserved(reserved, mem::take(request), connection, &context, exchange)).await;
-        exchange.set_caller(&context.caller);
+        self.record(&context, exchange);
         answered
+    }
+
+    /// Records what became known while a request was answered.
+    fn record(&self, context: &RequestContext, exchange: &mut Exchange) {
+        exchange.set_caller(&context.caller);
+        let refusers = context.refusers.get();
+        if !refusers.is_empty() {
+            exchange.set_refusers(refusers);
+            refusers.names().for_each(|limit| self.gate.tally.would_limit(limit));
+        }
     }
 
     /// Answers at one of the paths that are ours.
@@ -304,7 +314,7 @@ fn identify(
         }
     }
     let end = Rc::clone(&connection.tls.peer);
-    Ok(RequestContext { origin, end, authority, id: exchange.id, caller: OnceCell::new() })
+    Ok(RequestContext { origin, end, authority, id: exchange.id, caller: OnceCell::new(), refusers: Cell::default() })
 }
 
 /// Refuses the methods that no route accepts. Answers `OPTIONS` that is for the server as a whole (RFC 9110 §9.3.7), or that

@@ -35,6 +35,7 @@ use super::permissions::Exposure;
 use super::problem::{Problem, Problems};
 use super::source::{self, ConfigText, Surroundings};
 use super::{AccessLogTarget, Config, FileSnapshot, LimitsConfig, Listen, LogConfig, LogFormat, RedirectHttp};
+use crate::model::limit_set::{LIMITS, LimitSet};
 use crate::model::member_name::MemberName;
 use crate::model::rate::Rate;
 
@@ -336,7 +337,32 @@ fn limits(table: &TomlTable<'_, '_>) -> LimitsConfig {
         failures: rate_or("failures", default.failures),
         stale_cookies: rate_or("stale_cookies", default.stale_cookies),
         pbx_logins: rate_or("pbx_logins", default.pbx_logins),
+        shadow: table.get("shadow").and_then(|node| shadow(&node)).unwrap_or_default(),
     }
+}
+
+/// The limits that make guessing slow.
+const GUESSES: [&str; 3] = ["failures", "stale_cookies", "pbx_logins"];
+
+/// Reads `true`, `false`, or a list of limits.
+fn shadow(node: &TomlNode<'_, '_>) -> Option<LimitSet> {
+    let shadow = match node.value().as_bool() {
+        Some(true) => LimitSet::ALL,
+        Some(false) => LimitSet::default(),
+        None => {
+            let limits = LIMITS.map(|name| (name, name));
+            let names = values::distinct(&node.list_or_empty()?, "limit", |node| node.choice(&limits))?;
+            names.into_iter().fold(LimitSet::default(), LimitSet::with)
+        }
+    };
+    let guesses: Vec<_> = GUESSES.into_iter().filter(|name| shadow.has(name)).collect();
+    if !guesses.is_empty() {
+        node.warn(
+            format_args!("guesses are not limited while in shadow: {}", guesses.join(", ")),
+            "watch the audit log, and take these limits out of shadow as soon as you have their numbers",
+        );
+    }
+    Some(shadow)
 }
 
 fn default_limits() -> LimitsConfig {
@@ -351,6 +377,7 @@ fn default_limits() -> LimitsConfig {
         // All of them come with yesterday's cookie.
         stale_cookies: rate("20/min burst 250"),
         pbx_logins: rate("10/min burst 300"),
+        shadow: LimitSet::default(),
     }
 }
 

@@ -32,6 +32,7 @@ use crate::model::account::Language;
 use crate::model::freeze_target::FreezeMeans;
 use crate::model::grant::Rule;
 use crate::model::key_ring::KeyRing;
+use crate::model::limit_set::LimitSet;
 use crate::model::member_name::MemberName;
 use crate::model::ott::{Ha1, VoximplantUser};
 use crate::model::rate::Rate;
@@ -469,6 +470,8 @@ pub struct LimitsConfig {
     pub stale_cookies: Rate,
     /// Password logins at the PBX, for each client address.
     pub pbx_logins: Rate,
+    /// The limits in shadow: they count, and refuse nothing.
+    pub shadow: LimitSet,
 }
 
 /// `[log]`.

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 
 use super::LimitSource;
+use super::seeds::HashSeeds;
+use super::table::KeyPlaces;
 
 /// What a limit counts by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,6 +24,14 @@ impl LimitKey {
             bytes.extend(*part);
         }
         Self { bytes, client: None }
+    }
+
+    /// Returns its places in a table.
+    pub(super) fn places(&self, seeds: &HashSeeds) -> KeyPlaces {
+        match self.client {
+            None => seeds.places(self),
+            Some(client) => seeds.places_at(client, self),
+        }
     }
 }
 

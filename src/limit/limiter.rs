@@ -228,7 +228,8 @@ pub(super) fn quota(rate: Rate) -> Quota {
     Quota::with_period(interval).expect("at least a nanosecond").allow_burst(burst)
 }
 
-const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// The longest that counts reach into the future.
+pub(super) const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 #[cfg(test)]
 mod tests {

@@ -33,8 +33,26 @@ impl<'l> LimitQuery<'l> {
         Self { counts: false, ..self }
     }
 
+    /// Returns the name of the limit.
+    pub(crate) const fn limit(&self) -> &'static str {
+        self.limiter.name()
+    }
+
+    /// Returns what it counts by.
+    pub(super) const fn key(&self) -> &LimitKey {
+        &self.key
+    }
+
+    /// Returns whether it counts an event.
+    pub(super) const fn counts(&self) -> bool {
+        self.counts
+    }
+
     /// Answers by the memory of this member.
-    fn answer_here(&self) -> Result<(), Limited> {
+    ///
+    /// # Errors
+    /// When the limit is used up.
+    pub(super) fn answer_here(&self) -> Result<(), Limited> {
         match (self.counts, self.key.client) {
             (true, None) => self.limiter.admit(&self.key),
             (false, None) => self.limiter.peek(&self.key),

@@ -13,8 +13,8 @@ use governor::nanos::Nanos;
 use governor::state::StateStore;
 use serde::{Deserialize, Serialize};
 
-pub(super) use self::places::TableQuery;
 use self::places::{KeyPlace, SetRegion};
+pub(super) use self::places::{KeyPlaces, TableQuery};
 use super::packed::{LifeLeft, PackedEntry, PackedSet};
 use super::seeds::Fingerprint;
 

@@ -1,5 +1,6 @@
 //! A rate as an operator writes it: `30/min burst 10`.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 use std::time::Duration;
@@ -33,6 +34,23 @@ impl FromStr for Rate {
         let (count, period) = rate.split_once('/').ok_or(NotARate)?;
         let count = number(count)?;
         Ok(Self { count, period: period_of(period.trim())?, burst: burst.unwrap_or(count) })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.period.as_secs();
+        let (number, unit) = match seconds {
+            _ if seconds.is_multiple_of(3600) => (seconds / 3600, "h"),
+            _ if seconds.is_multiple_of(60) => (seconds / 60, "min"),
+            _ => (seconds, "s"),
+        };
+        write!(f, "{}/", self.count)?;
+        if number != 1 {
+            write!(f, "{number}")?;
+        }
+        f.write_str(unit)?;
+        if self.burst == self.count { Ok(()) } else { write!(f, " burst {}", self.burst) }
     }
 }
 
@@ -77,6 +95,14 @@ mod tests {
         check("5/5min", 5, 300, 5);
         check("2/s", 2, 1, 2);
         check("1/2h", 1, 7200, 1);
+    }
+
+    #[test]
+    fn a_rate_is_written_as_it_is_read() {
+        for text in ["30/min burst 10", "10/min", "5/15min", "2/s", "7/90s", "1/2h", "1/24h burst 3"] {
+            assert_eq!(text.parse::<Rate>().unwrap().to_string(), text);
+        }
+        assert_eq!("60/60min burst 60".parse::<Rate>().unwrap().to_string(), "60/h");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::line::{self, FieldValue, LineStyle};
 use super::request_id::RequestId;
+use crate::model::limit_set::LimitSet;
 use crate::model::redact;
 
 /// One exchange, as the access log shows it.
@@ -41,6 +42,8 @@ pub struct AccessRecord {
     pub reason: Option<&'static str>,
     /// Whom the exchange acts for.
     pub caller: AccessCaller,
+    /// The limits in shadow that would have refused the request.
+    pub shadow: LimitSet,
 }
 
 /// Whom an exchange acts for, as far as callgate knows.
@@ -92,12 +95,15 @@ impl AccessRecord {
         ];
         let told = fields.len() - usize::from(self.reason.is_none());
         let AccessCaller { subject, account } = &self.caller;
-        if subject.is_none() && account.is_none() {
+        if subject.is_none() && account.is_none() && self.shadow.is_empty() {
             return line::write(line, style, now, "access", &fields[..told]);
         }
         let mut fields: Vec<_> = fields.into_iter().take(told).collect();
         for (key, text) in [("subject", subject), ("account", account)] {
             fields.extend(text.as_deref().map(|text| (key, FieldValue::word(redact::text(text)))));
+        }
+        if !self.shadow.is_empty() {
+            fields.push(("shadow", FieldValue::word(self.shadow.names().collect::<Vec<_>>().join(","))));
         }
         line::write(line, style, now, "access", &fields);
     }
@@ -153,6 +159,7 @@ mod tests {
             ended: ExchangeEnd::Complete,
             reason: None,
             caller: AccessCaller::default(),
+            shadow: LimitSet::default(),
         }
     }
 
@@ -195,6 +202,8 @@ mod tests {
             " upstream=- status=429 ",
         );
         check(&AccessRecord { reason: Some("rate_limited"), ..exchange() }, " reason=rate_limited");
+        let shadow = LimitSet::default().with("account").with("client");
+        check(&AccessRecord { shadow, ..exchange() }, "complete shadow=client,account");
     }
 
     #[test]

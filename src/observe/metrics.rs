@@ -326,6 +326,13 @@ impl Tally {
         }
     }
 
+    /// Counts a request that a limit in shadow would have refused, by its name in the configuration.
+    pub fn would_limit(&self, name: &str) {
+        if let Some(limit) = LimitName::named(name) {
+            self.block.would_limit.at(limit).add(1);
+        }
+    }
+
     /// Counts an attempt that the shield of the PBX blocked.
     pub fn kept_out(&self, attempt: BlockedAttempt) {
         self.block.kept_out.at(attempt).add(1);

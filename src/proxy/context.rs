@@ -1,6 +1,6 @@
 //! The context of one request: its client, its host, its id.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -10,6 +10,7 @@ use http::{Method, Request, request};
 use crate::exchange::TlsPeer;
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::message::target::Authority;
+use crate::model::limit_set::LimitSet;
 use crate::observe::RequestId;
 use crate::observe::access::AccessCaller;
 use crate::upstream::RequestBody;
@@ -26,6 +27,8 @@ pub(super) struct RequestContext {
     pub(super) id: RequestId,
     /// Whom it logs in, once that is known: for the access log.
     pub(super) caller: OnceCell<AccessCaller>,
+    /// The limits in shadow that would have refused it.
+    pub(super) refusers: Cell<LimitSet>,
 }
 
 impl RequestContext {

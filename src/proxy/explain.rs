@@ -3,7 +3,7 @@
 
 mod explanation;
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
@@ -165,7 +165,14 @@ fn prepare(gate: &Gate, question: &LoginQuestion, tls: &TlsPolicies) -> Result<D
         Err(error) => (None, Some(error.to_string())),
     };
     let end = Rc::new(TlsPeer { address, certificate, client_ca: tls.client_ca(&authority.host) });
-    let context = RequestContext { origin, end, authority, id: RequestId::next(), caller: OnceCell::new() };
+    let context = RequestContext {
+        origin,
+        end,
+        authority,
+        id: RequestId::next(),
+        caller: OnceCell::new(),
+        refusers: Cell::default(),
+    };
     Ok(DryRequest { headers, context, handshake_error })
 }
 

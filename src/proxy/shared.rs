@@ -12,7 +12,7 @@ use super::hosts::{app_upstream, pbx_upstream};
 use crate::auth::AuthSources;
 use crate::config::{self, Config, UpstreamUrl, VoximplantConfig};
 use crate::freeze::{FreezeSharing, Freezes, MembersTold};
-use crate::limit::{DistinctKeys, Limiter, Limits, Races};
+use crate::limit::{DistinctKeys, LimitReport, Limiter, Limits, Races};
 use crate::members::SharedEngine;
 use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::freeze_target::FreezeTarget;
@@ -212,6 +212,12 @@ impl SharedState {
     #[must_use]
     pub(crate) fn sessions(&self) -> &Arc<IssuedSessions> {
         &self.pbx.issued
+    }
+
+    /// Describes all limits, and what those in shadow have measured.
+    #[must_use]
+    pub(crate) fn limits(&self) -> Vec<LimitReport> {
+        self.login.limits.report()
     }
 
     /// Returns how fresh the keys are, by the names of their methods.

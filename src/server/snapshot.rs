@@ -13,6 +13,7 @@ use super::passthrough::PassthroughRoutes;
 use super::succession::{Predecessors, SuccessionOrder};
 use crate::config::{Certificate, Config};
 use crate::freeze::Freezes;
+use crate::limit::LimitReport;
 use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::freeze_target::FreezeTarget;
 use crate::model::session::EndReason;
@@ -126,6 +127,11 @@ impl Snapshot {
     /// Returns the sessions that callgate opened at the PBX.
     pub(super) fn sessions(&self) -> &Arc<IssuedSessions> {
         self.shared.sessions()
+    }
+
+    /// Describes all limits, and what those in shadow have measured.
+    pub(super) fn limits(&self) -> Vec<LimitReport> {
+        self.shared.limits()
     }
 
     pub(super) const fn logs(&self) -> &Logs {

@@ -7,7 +7,13 @@ use crate::programs::are_here;
 /// The shell of the documents' commands, and the foreign programs that they call.
 const TYPED: &[&str] = &["bash", "curl", "openssl", "python3"];
 
-/// More tables for the gate of the pages about audit and freezes.
+/// The table that the page about limits begins with.
+const SHADOW: &str = "
+[limits]
+shadow = [\"client\", \"caller\", \"account\"]
+";
+
+/// More tables for the gate of the pages about audit, freezes and limits.
 const GUARDED: &str = "
 [audit]
 file = \"/var/log/callgate/audit.log\"
@@ -43,9 +49,10 @@ async fn the_commands_of_the_other_documents_do_what_is_shown() {
             let app = if path.ends_with("transparency.md") { mirror } else { app };
             let mut machine = Machine::new(app, pbx);
             machine.write_secrets();
-            let guarded = path.ends_with("audit.md") || path.ends_with("freeze.md");
-            let more = if guarded { GUARDED } else { "" };
-            machine.write("proxy.toml", &machine.real(&format!("{}{more}", readme_configuration())));
+            let is_one_of = |pages: &[&str]| pages.iter().any(|page| path.ends_with(page));
+            let guarded = if is_one_of(&["audit.md", "freeze.md", "limits.md"]) { GUARDED } else { "" };
+            let shadow = if is_one_of(&["limits.md"]) { SHADOW } else { "" };
+            machine.write("proxy.toml", &machine.real(&format!("{}{guarded}{shadow}", readme_configuration())));
             machine.start_gate();
             for block in split(&path).1 {
                 machine.do_block(&block);

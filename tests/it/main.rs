@@ -66,6 +66,7 @@ mod limits {
     pub mod deadlines;
     pub mod lockout;
     pub mod quotas;
+    pub mod shadow;
 }
 
 /// Several members that share one engine.

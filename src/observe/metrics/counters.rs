@@ -104,6 +104,7 @@ pub(super) struct WorkerCounts {
     pub(super) retries: PerLabel<UpstreamName, { UpstreamName::COUNT }>,
     pub(super) faults: PerPair<UpstreamName, UpstreamFault, { UpstreamName::COUNT }, { UpstreamFault::COUNT }>,
     pub(super) limited: PerLabel<LimitName, { LimitName::COUNT }>,
+    pub(super) would_limit: PerLabel<LimitName, { LimitName::COUNT }>,
     pub(super) kept_out: PerLabel<BlockedAttempt, { BlockedAttempt::COUNT }>,
     pub(super) keys: PerLabel<KeyOutcome, { KeyOutcome::COUNT }>,
     pub(super) races: Counter,

@@ -12,8 +12,9 @@ use prometheus_client::registry::Unit;
 
 use super::Metrics;
 use super::counters::{BUCKETS, Counter, Histogram, PerLabel, PerPair, WorkerCounts};
-use super::labels::{DeleteOutcome, ExchangeRoute, FetchResult, Label, UserChangeKind, UserChangeResult};
+use super::labels::{DeleteOutcome, ExchangeRoute, FetchResult, Label, LimitName, UserChangeKind, UserChangeResult};
 use super::process::ProcessUsage;
+use crate::model::limit_set::LIMITS;
 use crate::model::session::EndReason;
 
 /// One series of a metric: its labels and its value.
@@ -88,6 +89,7 @@ impl Metrics {
 
     fn write_logins(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
         page.counter("callgate_limited", "Requests beyond a limit.", self.one(|all| &all.limited))?;
+        self.write_shadowed(page)?;
         page.counter("callgate_auth_verdicts", "Verdicts of auth methods.", self.two(|all| &all.verdicts))?;
         page.counter("callgate_logins", "Logins, as in the audit log.", self.two(|all| &all.logins))?;
         page.counter("callgate_logouts", "Logouts by people and providers.", self.two(|all| &all.logouts))?;
@@ -100,6 +102,13 @@ impl Metrics {
         page.counter("callgate_ott_races", "Keys of one user from two clients.", self.bare(|all| &all.races))?;
         page.counter("callgate_breaker_openings", "Times the breaker opened.", self.bare(|all| &all.breaker_openings))?;
         self.write_users(page)
+    }
+
+    /// Writes what limits in shadow would have refused. Only limits of `[limits]` can be in shadow.
+    fn write_shadowed(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
+        let limits = LimitName::ALL.iter().filter(|limit| LIMITS.contains(&limit.text()));
+        let rows = limits.map(|&limit| (vec![label(limit)], self.sum(|block| block.would_limit.at(limit))));
+        page.counter("callgate_limits_shadowed", "Requests that a limit in shadow would have refused.", rows.collect())
     }
 
     /// Writes the changes of users at Voximplant.

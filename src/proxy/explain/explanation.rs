@@ -8,13 +8,12 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::limit::Limited;
 use crate::model::login::LoginKind;
 use crate::model::principal::{Claim, Principal};
 use crate::model::redact;
 use crate::observe::{RequestId, causes};
 use crate::proxy::error::Error;
-use crate::proxy::gate::effects::{Findings, RefusalReason};
+use crate::proxy::gate::effects::{Findings, RefusalReason, UsedUpLimit};
 
 /// The way of one login, step by step.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -174,8 +173,11 @@ impl Explanation {
 }
 
 /// Words a limit that is used up.
-fn used_up(limited: &Limited) -> String {
+fn used_up(UsedUpLimit { limited, is_in_shadow }: &UsedUpLimit) -> String {
     let seconds = limited.retry_after.as_secs() + 1;
+    if *is_in_shadow {
+        return format!("the limit `{}` is used up, but in shadow: it refuses nothing", limited.name);
+    }
     format!("the limit `{}` is used up: 429 for {seconds} s more", limited.name)
 }
 

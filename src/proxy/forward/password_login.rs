@@ -42,7 +42,7 @@ pub(super) fn count(
     let credential = UnjudgedCredential::read(headers, context);
     let is_known = credential.as_ref().is_some_and(|credential| credential.was_accepted(limits));
     if is_login || !is_known {
-        limits.count_pbx_login(&source)?;
+        limits.count_pbx_login(&source, &context.refusers)?;
     }
     Ok(credential)
 }

@@ -126,7 +126,7 @@ impl Stranger<'_> {
         if matches!(payload, RequestBody::Empty) {
             return Ok(Bytes::new());
         }
-        self.gate.state.limits.check_pbx_login(&LimitSource::address(self.context.client()))?;
+        self.gate.state.limits.check_pbx_login(&LimitSource::address(self.context.client()), &self.context.refusers)?;
         exchange.set_meter(payload.meter());
         let deadline = self.gate.config().server.timeouts.header;
         let read = timeout(deadline, Limited::new(payload, MAX_LOGIN).collect()).await;
@@ -146,7 +146,7 @@ impl Stranger<'_> {
             Trigger::Own => LimitSource::address(self.context.client()),
         };
         self.gate.tally.kept_out(counted(&verdict));
-        if let Err(limited) = self.gate.state.limits.count_pbx_login(&source) {
+        if let Err(limited) = self.gate.state.limits.count_pbx_login(&source, &self.context.refusers) {
             return limited.into();
         }
         match verdict {

@@ -115,16 +115,21 @@ impl<'a> Attempt<'a> {
 
     // === What counts ===
 
+    /// Asks limits in their order.
+    pub(in crate::proxy) async fn ask(&self, limits: &Limits, queries: Vec<LimitQuery<'_>>) -> Result<(), Limited> {
+        self.effects.ask(limits, queries, &self.context.refusers).await
+    }
+
     /// Checks whether this client has guessed too often for a credential to be judged, and counts the request.
     pub(super) async fn count_guarded_request(&self, limits: &Limits) -> Result<(), Limited> {
         let mut queries = self.failures(limits);
         queries.push(self.request(limits));
-        self.effects.ask(limits, queries).await
+        self.ask(limits, queries).await
     }
 
     /// Counts the request.
     pub(in crate::proxy) async fn count_request(&self, limits: &Limits) -> Result<(), Limited> {
-        self.effects.ask(limits, vec![self.request(limits)]).await
+        self.ask(limits, vec![self.request(limits)]).await
     }
 
     fn request<'l>(&self, limits: &'l Limits) -> LimitQuery<'l> {
@@ -134,14 +139,14 @@ impl<'a> Attempt<'a> {
     /// Checks whether this client has guessed too often for a credential to be judged. Called again when there is a
     /// verdict, right before the client learns it: of many tries at once, no more get a verdict than may fail.
     pub(in crate::proxy) async fn check_failures(&self, limits: &Limits) -> Result<(), Limited> {
-        self.effects.ask(limits, self.failures(limits)).await
+        self.ask(limits, self.failures(limits)).await
     }
 
     /// As [`Attempt::check_failures`], and counts the caller that the credential proves.
     pub(super) async fn count_caller(&self, limits: &Limits, caller: LimitKey) -> Result<(), Limited> {
         let mut queries = self.failures(limits);
         queries.push(LimitQuery::count(&limits.caller, caller));
-        self.effects.ask(limits, queries).await
+        self.ask(limits, queries).await
     }
 
     /// The questions whether this client has guessed too often.
@@ -164,7 +169,7 @@ impl<'a> Attempt<'a> {
         if self.trigger != Trigger::Own {
             return self.count_sent(limits).await;
         }
-        self.effects.ask(limits, vec![LimitQuery::count(&limits.failures, &self.guesser())]).await
+        self.ask(limits, vec![LimitQuery::count(&limits.failures, &self.guesser())]).await
     }
 
     /// Counts a cookie that expired or was never good. The same cookie counts once in 15 minutes.
@@ -178,7 +183,7 @@ impl<'a> Attempt<'a> {
         if !self.effects.remember(&limits.stale, &cookie) {
             return Ok(());
         }
-        self.effects.ask(limits, vec![LimitQuery::count(&limits.stale_cookies, &self.address())]).await
+        self.ask(limits, vec![LimitQuery::count(&limits.stale_cookies, &self.address())]).await
     }
 
     /// Counts a bad credential in a window that another page sent here: apart, because a program may claim to be such a
@@ -189,7 +194,7 @@ impl<'a> Attempt<'a> {
             return Ok(());
         }
         let sent = LimitSource::elsewhere(self.context.client());
-        self.effects.ask(limits, vec![LimitQuery::count(&limits.stale_cookies, &sent)]).await
+        self.ask(limits, vec![LimitQuery::count(&limits.stale_cookies, &sent)]).await
     }
 
     /// Checks whether a caller has named others' accounts too often to name one.
@@ -202,7 +207,7 @@ impl<'a> Attempt<'a> {
         if *requested == Requested::default() {
             return Ok(());
         }
-        self.effects.ask(limits, vec![LimitQuery::look(&limits.failures, naming_key(principal))]).await
+        self.ask(limits, vec![LimitQuery::look(&limits.failures, naming_key(principal))]).await
     }
 
     /// Counts an account that the caller named and may not have: for the caller, and for the address of a program, which
@@ -213,7 +218,7 @@ impl<'a> Attempt<'a> {
             queries.push(LimitQuery::count(&limits.failures, &self.address()));
         }
         queries.push(LimitQuery::count(&limits.failures, naming_key(principal)));
-        self.effects.ask(limits, queries).await
+        self.ask(limits, queries).await
     }
 
     // === What logged in ===

@@ -1,13 +1,14 @@
 //! What the decision about a login does beside deciding. A login counts events, marks credentials as used and writes the
 //! audit log. `callgate explain` takes the same decision, changes nothing, and writes down what it met.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use tokio::time::Instant;
 
 use crate::auth::SingleUse;
 use crate::limit::{LimitQuery, LimitSource, Limited, Limits, SeenCredentials};
 use crate::model::grant::SkippedRule;
+use crate::model::limit_set::LimitSet;
 use crate::model::principal::Principal;
 use crate::once::OnceStore;
 use crate::state::MarkError;
@@ -40,7 +41,14 @@ pub(in crate::proxy) struct Findings {
     /// The reason of a refusal.
     pub(in crate::proxy) refusal: Option<RefusalReason>,
     /// The limits that are used up, each once.
-    pub(in crate::proxy) limits: Vec<Limited>,
+    pub(in crate::proxy) limits: Vec<UsedUpLimit>,
+}
+
+/// A limit that is used up.
+pub(in crate::proxy) struct UsedUpLimit {
+    pub(in crate::proxy) limited: Limited,
+    /// Whether it is in shadow, and refuses nothing.
+    pub(in crate::proxy) is_in_shadow: bool,
 }
 
 /// The reason of a refusal, as the audit log tells it.
@@ -52,9 +60,9 @@ pub(in crate::proxy) struct RefusalReason {
 }
 
 impl Findings {
-    fn add_limit(&mut self, limited: Limited) {
-        if self.limits.iter().all(|known| known.name != limited.name) {
-            self.limits.push(limited);
+    fn add_limit(&mut self, limit: UsedUpLimit) {
+        if self.limits.iter().all(|known| known.limited.name != limit.limited.name) {
+            self.limits.push(limit);
         }
     }
 }
@@ -78,12 +86,19 @@ impl Effects<'_> {
 
     // === Limits ===
 
-    /// Asks limits in their order. A dry decision counts nothing, writes down each limit that is used up, and goes on.
-    pub(in crate::proxy) async fn ask(self, limits: &Limits, queries: Vec<LimitQuery<'_>>) -> Result<(), Limited> {
-        let Self::Dry(notes) = self else { return limits.ask(&queries).await };
+    /// Asks limits in their order; `refusers` gets those in shadow that would have refused. A dry decision counts nothing,
+    /// writes down each limit that is used up, and goes on.
+    pub(super) async fn ask(
+        self,
+        limits: &Limits,
+        queries: Vec<LimitQuery<'_>>,
+        refusers: &Cell<LimitSet>,
+    ) -> Result<(), Limited> {
+        let Self::Dry(notes) = self else { return limits.ask(&queries, refusers).await };
         for query in queries {
-            if let Err(limited) = limits.ask(&[query.without_count()]).await {
-                notes.write(|findings| findings.add_limit(limited));
+            let is_in_shadow = limits.is_in_shadow(&query);
+            if let Err(limited) = limits.look(query).await {
+                notes.write(|findings| findings.add_limit(UsedUpLimit { limited, is_in_shadow }));
             }
         }
         Ok(())

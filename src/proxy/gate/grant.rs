@@ -40,7 +40,7 @@ impl Gate {
             // A server asks for all callers behind it: for each account that it names it is another caller.
             let limits = &self.state.limits;
             let caller = LimitQuery::count(&limits.caller, key_for(&shown.method, requested));
-            attempt.effects.ask(limits, vec![caller]).await?;
+            attempt.ask(limits, vec![caller]).await?;
         }
         Ok(principal)
     }
@@ -66,7 +66,7 @@ impl Gate {
         let parts = [role.level().as_str(), &role.limit_key()];
         let account = LimitKey::of(&[parts[0].as_bytes(), parts[1].as_bytes(), &[u8::from(is_sent)]]);
         let grants = LimitQuery::count(limits.sessions(role.level()), account);
-        attempt.effects.ask(limits, vec![grants]).await?;
+        attempt.ask(limits, vec![grants]).await?;
         Ok(grant)
     }
 
@@ -89,7 +89,7 @@ impl Gate {
         self.refuse_frozen(is_frozen, &Facts::of(principal).of_voximplant_grant(&grant), attempt)?;
         let limits = &self.state.limits;
         let account = LimitKey::of(&[b"voximplant", user.as_str().as_bytes()]);
-        attempt.effects.ask(limits, vec![LimitQuery::count(&limits.account, account)]).await?;
+        attempt.ask(limits, vec![LimitQuery::count(&limits.account, account)]).await?;
         Ok(grant)
     }
 

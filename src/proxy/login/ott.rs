@@ -186,7 +186,7 @@ async fn check_new(
         let state = &gate.state.voximplant;
         state.newcomers.check(user).map_err(|error| refuse_new(gate, order, error, attempt))?;
         let new_users = LimitQuery::count(&state.new_users, LimitKey::of(&[]));
-        return Ok(attempt.effects.ask(&gate.state.limits, vec![new_users]).await?);
+        return Ok(attempt.ask(&gate.state.limits, vec![new_users]).await?);
     }
     gate.audit_refusal(attempt, &order.facts(), UNKNOWN_USER);
     attempt.effects.note_refusal(None, &format!("{UNKNOWN_USER}: {user}"));

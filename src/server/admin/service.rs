@@ -53,8 +53,8 @@ const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(8);
 const PHONE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The body of a 404.
-const ENDPOINTS: &str = "here are /livez, /readyz, /metrics, /status, /explain, /freeze, /thaw, /freezes, /phones, /sessions \
-                         and /sessions/end\n";
+const ENDPOINTS: &str = "here are /livez, /readyz, /metrics, /status, /explain, /freeze, /thaw, /freezes, /phones, /sessions, \
+                         /sessions/end and /limits\n";
 
 type AdminResponse = Response<Full<Bytes>>;
 
@@ -79,6 +79,7 @@ enum AdminEndpoint {
     Sessions,
     EndSessions,
     Phones,
+    Limits,
 }
 
 /// The order to freeze a target.
@@ -98,7 +99,7 @@ struct ThawOrder {
     whom: String,
 }
 
-/// The order to list the freezes, which has no fields.
+/// The order to list something, which has no fields.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ListOrder {}
@@ -124,6 +125,7 @@ impl AdminEndpoint {
             "/sessions" => Self::Sessions,
             "/sessions/end" => Self::EndSessions,
             "/phones" => Self::Phones,
+            "/limits" => Self::Limits,
             _ => return None,
         })
     }
@@ -138,7 +140,8 @@ impl AdminEndpoint {
             | Self::Freezes
             | Self::Phones
             | Self::Sessions
-            | Self::EndSessions => "POST",
+            | Self::EndSessions
+            | Self::Limits => "POST",
         }
     }
 
@@ -208,6 +211,10 @@ impl AdminService {
             },
             AdminEndpoint::Phones => match order::read(request, client.may_order).await {
                 Ok(ListOrder {}) => self.phones(),
+                Err(refusal) => refused(refusal),
+            },
+            AdminEndpoint::Limits => match order::read(request, client.may_order).await {
+                Ok(ListOrder {}) => json(StatusCode::OK, &self.limits()),
                 Err(refusal) => refused(refusal),
             },
             AdminEndpoint::Sessions => match order::read(request, client.may_order).await {
@@ -317,6 +324,11 @@ impl AdminService {
         json(StatusCode::OK, &json!(phones.unwrap_or_default()))
     }
 
+    /// Describes the limits, and what those in shadow have measured.
+    fn limits(&self) -> Value {
+        json!(self.context.snapshots.borrow().limits())
+    }
+
     /// Explains the login that a request would get, by the configuration and state of this moment.
     async fn explain(&self, question: &LoginQuestion) -> AdminResponse {
         let snapshot = Arc::clone(&self.context.snapshots.borrow());
@@ -391,6 +403,7 @@ impl AdminService {
                 "config": { "file": config.file, "loaded": loaded.at.to_string() },
                 "certificates": certificates.collect::<Vec<_>>(),
                 "upstreams": upstreams.collect::<Vec<_>>(),
+                "limits": self.limits(),
             }),
         )
     }

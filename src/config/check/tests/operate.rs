@@ -41,6 +41,37 @@ fn durations_and_rates_have_a_form() {
 }
 
 #[test]
+fn all_limits_are_in_shadow_or_those_that_are_named() {
+    let read = |shadow: &str| accepted(&format!("{TOP}{BOTH}[limits]\n{shadow}"));
+    let names = |shadow: &str| read(shadow).limits.shadow.names().collect::<Vec<_>>();
+    assert!(names("").is_empty() && names("shadow = false").is_empty() && names("shadow = []").is_empty());
+    assert_eq!(names("shadow = true"), LIMITS);
+    assert_eq!(names("shadow = [\"account\", \"client\"]"), ["client", "account"]);
+    let hint = "[limits]\nshadow = [\"acount\"]";
+    check_beside(hint, "8:11: `limits.shadow`: unknown word `acount`");
+    check_hint(&format!("{BOTH}{hint}"), "did you mean `account`?");
+    check_beside("[limits]\nshadow = [\"client\", \"client\"]", "8:21: `limits.shadow`: the same limit twice");
+    check_beside("[limits]\nshadow = \"client\"", "8:10: `limits.shadow`: must be a list in brackets");
+}
+
+#[test]
+fn guesses_without_a_limit_are_warned_of() {
+    let warned = |shadow: &str| {
+        let read = accepted(&format!("{TOP}{BOTH}[limits]\nshadow = {shadow}"));
+        let warned = read.warnings.iter().map(ToString::to_string).filter(|one| one.contains("limits.shadow"));
+        warned.collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(warned("[\"client\", \"caller\", \"account\", \"admin\"]"), "");
+    let all = warned("true");
+    assert!(
+        all.contains("guesses are not limited while in shadow: failures, stale_cookies, pbx_logins")
+            && all.contains("watch the audit log"),
+        "{all}"
+    );
+    assert!(warned("[\"failures\"]").contains("in shadow: failures\n"));
+}
+
+#[test]
 fn tunnels_go_on_at_least_as_long_as_other_exchanges() {
     let read = |keys: &str| accepted(&format!("{TOP}{BOTH}[server]\n{keys}"));
     let hours = |keys: &str| read(keys).server.drain_tunnels.as_secs() / 3600;
