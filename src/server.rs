@@ -297,6 +297,7 @@ impl Server {
         });
         self.metrics.health.watch(parts);
         self.metrics.watch_keys(self.snapshot().freshness());
+        self.metrics.watch_urls(self.snapshot().counted_urls());
         self.metrics.watch_users(self.snapshot().phones().counts());
     }
 

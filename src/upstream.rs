@@ -4,6 +4,7 @@
 //! at a time. The task of the exchange polls the connection's future itself, so no data moves from task to task.
 
 mod bound_connections;
+mod choice;
 mod conn;
 mod connector;
 mod endpoint;
@@ -25,6 +26,7 @@ mod tunnel;
 
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,9 +38,9 @@ use tokio::time::Instant;
 
 pub(crate) use self::bound_connections::BoundConnections;
 use self::bound_connections::{Binding, Lease};
+use self::choice::{EndpointChoice, EndpointIndex, ExchangeCounts};
 use self::conn::{AttemptError, Conn, ResponseDeadlines};
-pub(crate) use self::connector::Connector;
-use self::connector::EndpointIndex;
+pub(crate) use self::connector::{Connector, EndpointReport};
 pub(crate) use self::error::{ConnectError, Error};
 pub(crate) use self::fetch::{FetchError, Fetcher, send_once};
 use self::idle::IdleConns;
@@ -64,7 +66,8 @@ pub(crate) struct Upstream {
     keep_alive: Duration,
     name: UpstreamName,
     tally: Tally,
-    idle: IdleConns,
+    /// The idle connections to each endpoint.
+    idle: Box<[IdleConns]>,
     /// The connections that are each bound to a connection of a client.
     bound: RefCell<Vec<Weak<Binding>>>,
     retired: Cell<bool>,
@@ -87,6 +90,14 @@ impl ConnectionAuth {
     fn of(request: &Request<RequestBody>) -> Self {
         Self { is_shown: authentication::proves_connection(request.headers()), lease: None }
     }
+}
+
+/// What a request is sent over.
+enum Carrier {
+    /// A connection that is open already.
+    Open(Box<Conn>),
+    /// A new connection, to the chosen endpoint if that can be reached.
+    New(EndpointChoice),
 }
 
 /// For whom a request is sent. The default is callgate itself.
@@ -131,7 +142,7 @@ impl Upstream {
         name: UpstreamName,
         tally: &Tally,
     ) -> Rc<Self> {
-        let idle = IdleConns::new(connector.permits().idle_count());
+        let idle = (0..connector.count()).map(|_| IdleConns::new(connector.permits().idle_count())).collect();
         Rc::new(Self {
             connector,
             deadlines: ResponseDeadlines { first_byte: timeouts.first_byte, body_idle },
@@ -182,8 +193,14 @@ impl Upstream {
             Some(bound) if !bound.is_empty() => bound.lease_existing(self),
             Some(_) | None => None,
         };
-        let conn = auth.lease.as_ref().and_then(Lease::take).or_else(|| self.checkout(&context.requester));
-        self.send_over(conn, auth, request, context).await
+        let carrier = match auth.lease.as_ref().and_then(Lease::take) {
+            Some(mut conn) => {
+                conn.set_under_way(self.connector.begin_exchange(conn.endpoint));
+                Carrier::Open(conn)
+            }
+            None => self.checkout(&context.requester),
+        };
+        self.send_over(carrier, auth, request, context).await
     }
 
     /// Sends a request once, over a new connection. If it has no `Host`, it gets that of the endpoint's `url`.
@@ -194,25 +211,29 @@ impl Upstream {
         self: &Rc<Self>,
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<UpstreamResponse, Error>> {
-        self.send_over(None, ConnectionAuth::of(&request), request, SendContext::default())
+        self.send_over(
+            Carrier::New(self.connector.choose()),
+            ConnectionAuth::of(&request),
+            request,
+            SendContext::default(),
+        )
     }
 
     async fn send_over(
         self: &Rc<Self>,
-        mut idle: Option<Box<Conn>>,
+        mut carrier: Carrier,
         auth: ConnectionAuth,
         mut request: Request<RequestBody>,
         context: SendContext<'_>,
     ) -> Result<UpstreamResponse, Error> {
         let (mut lacks_host, mut closed_at_once) = (false, false);
         loop {
-            let reused = idle.take();
-            let is_fresh = reused.is_none();
+            let is_fresh = matches!(carrier, Carrier::New(_));
             let again = (!is_fresh && is_repeatable(&request)).then(|| copy(&request));
-            let conn = match reused {
-                Some(conn) => conn,
+            let conn = match carrier {
+                Carrier::Open(conn) => conn,
                 // Boxed: connecting is rare, and its future is large.
-                None => Box::pin(self.connect(&context.requester)).await?,
+                Carrier::New(choice) => Box::pin(self.connect(&context.requester, choice)).await?,
             };
             let endpoint = conn.endpoint;
             conn.set_read_limit(context.ledger.as_ref().map_or(usize::MAX, |ledger| ledger.read_limit()));
@@ -233,15 +254,16 @@ impl Upstream {
                 }
                 (Err(error), _) => return Err(self.give_up(endpoint, error)),
             };
+            carrier = Carrier::New(self.connector.choose_again(endpoint));
             self.tally.retry(self.name);
         }
     }
 
-    async fn connect(&self, requester: &Requester) -> Result<Box<Conn>, Error> {
-        let connected = self.connector.connect(requester).await;
+    async fn connect(&self, requester: &Requester, choice: EndpointChoice) -> Result<Box<Conn>, Error> {
+        let connected = self.connector.connect(requester, choice).await;
         self.tally.connect(self.name, connected.as_ref().map_or_else(Error::connect_result, |_| ConnectResult::Ok));
-        let (io, endpoint, usage) = connected?;
-        Conn::new(io, endpoint, usage).await.map_err(Error::Broken)
+        let (io, endpoint, counts) = connected?;
+        Conn::new(io, endpoint, counts).await.map_err(Error::Broken)
     }
 
     // === Failures ===
@@ -319,33 +341,49 @@ impl Upstream {
 
     // === Idle connections ===
 
-    /// Takes an idle connection, if the requester may have one.
-    fn checkout(&self, requester: &Requester) -> Option<Box<Conn>> {
-        if self.idle.is_empty() {
-            return None;
-        }
-        let usage = self.connector.permits().reuse(requester)?;
-        let now = Instant::now();
-        let is_usable = |conn: &mut Conn| {
-            !conn.is_stale(now, self.keep_alive) && self.connector.is_best(conn.endpoint) && conn.is_alive()
+    /// Chooses the endpoint of an exchange, and takes an idle connection to it, if the requester may have one.
+    fn checkout(&self, requester: &Requester) -> Carrier {
+        let choice = self.connector.choose();
+        let idle = match choice.is_last_resort {
+            false => slice::from_ref(&self.idle[choice.index.0]),
+            true => &self.idle,
         };
-        let mut conn = self.idle.take(is_usable)?;
-        conn.begin_usage(usage);
-        Some(conn)
+        if idle.iter().all(IdleConns::is_empty) {
+            self.make_room();
+            return Carrier::New(choice);
+        }
+        let Some(usage) = self.connector.permits().reuse(requester) else { return Carrier::New(choice) };
+        let now = Instant::now();
+        let is_usable = |conn: &mut Conn| !conn.is_stale(now, self.keep_alive) && conn.is_alive();
+        let Some(mut conn) = idle.iter().find_map(|idle| idle.take(is_usable)) else {
+            self.make_room();
+            return Carrier::New(choice);
+        };
+        let under_way = self.connector.settle(choice, conn.endpoint);
+        conn.begin_exchange(ExchangeCounts { _usage: Some(usage), under_way });
+        Carrier::Open(conn)
+    }
+
+    /// Closes an idle connection to another endpoint, if a new one could not be opened beside it.
+    fn make_room(&self) {
+        if self.idle.len() > 1 && self.connector.permits().are_used_up() {
+            self.idle.iter().any(IdleConns::close_oldest);
+        }
     }
 
     /// Takes back a connection from an exchange.
     fn checkin(&self, mut conn: Box<Conn>) {
         // Dropped last: a request that waits for a connection then sees this one among the idle.
-        let _usage = conn.end_usage();
+        let _counts = conn.end_exchange();
         conn.mark_idle();
         if !self.retired.get() && !self.connector.lacks_idle() {
-            self.idle.put(conn);
+            self.idle[conn.endpoint.0].put(conn);
         }
     }
 
     /// Takes back a connection that is bound to one of a client.
-    fn checkin_bound(&self, conn: Box<Conn>, lease: Lease) {
+    fn checkin_bound(&self, mut conn: Box<Conn>, lease: Lease) {
+        conn.set_under_way(None);
         if !self.retired.get() {
             lease.give_back(conn);
         }
@@ -356,7 +394,9 @@ impl Upstream {
     pub(crate) fn sweep(&self) {
         let now = Instant::now();
         let keeps = !self.connector.lacks_idle();
-        self.idle.retain(|conn| keeps && !conn.is_stale(now, self.keep_alive));
+        for idle in &self.idle {
+            idle.retain(|conn| keeps && !conn.is_stale(now, self.keep_alive));
+        }
         let is_full = self.connector.is_full();
         self.bound.borrow_mut().retain(|binding| {
             let binding = binding.upgrade();
@@ -376,7 +416,7 @@ impl Upstream {
     /// more exchanges.
     pub(crate) fn retire(&self) {
         self.retired.set(true);
-        self.idle.retain(|_| false);
+        self.idle.iter().for_each(|idle| idle.retain(|_| false));
         for binding in self.bound.take().iter().filter_map(Weak::upgrade) {
             binding.close();
         }

@@ -8,6 +8,7 @@ mod freshness;
 mod labels;
 mod process;
 mod sessions;
+mod url_exchanges;
 mod user_changes;
 
 use std::marker::PhantomData;
@@ -31,6 +32,7 @@ pub use self::labels::{
     MintOutcome, ReloadResult, StatusClass, TlsVersion, TunnelEnd, UpstreamFault, UserChangeKind, UserChangeResult,
 };
 pub use self::sessions::SessionCounts;
+pub use self::url_exchanges::UrlExchanges;
 pub use self::user_changes::UserChanges;
 use super::Logs;
 use super::health::Readiness;
@@ -54,12 +56,16 @@ pub struct Metrics {
     loaded: Mutex<Arc<ConfigInUse>>,
     reloads: [AtomicU64; ReloadResult::COUNT],
     keys: Mutex<Vec<(String, Arc<Freshness>)>>,
+    urls: Mutex<Vec<CountedUrl>>,
     users: Mutex<Arc<UserChanges>>,
     sessions: Mutex<Arc<SessionCounts>>,
     budget: Arc<Budget>,
     /// How many old processes there are, and how many tunnels they have.
     old_processes: [AtomicU64; 2],
 }
+
+/// One `url` of an upstream with several: its upstream, its position there from 0, its exchanges.
+pub type CountedUrl = (UpstreamName, usize, Arc<UrlExchanges>);
 
 /// The configuration in use.
 #[derive(Debug)]
@@ -89,6 +95,7 @@ impl Metrics {
             loaded: Mutex::new(ConfigInUse::now(config, logs)),
             reloads: Default::default(),
             keys: Mutex::default(),
+            urls: Mutex::default(),
             users: Mutex::default(),
             sessions: Mutex::default(),
             budget: Arc::clone(budget),
@@ -125,6 +132,11 @@ impl Metrics {
     /// Replaces the key sets whose freshness is shown, each with the name of its method.
     pub fn watch_keys(&self, keys: Vec<(String, Arc<Freshness>)>) {
         *lock(&self.keys) = keys;
+    }
+
+    /// Replaces the counts of exchanges at each `url` that are shown, each with its upstream and its position there.
+    pub fn watch_urls(&self, urls: Vec<CountedUrl>) {
+        *lock(&self.urls) = urls;
     }
 
     /// Replaces the counts of changes at Voximplant that are shown.
@@ -180,6 +192,10 @@ impl Metrics {
 
     fn keys(&self) -> Vec<(String, Arc<Freshness>)> {
         lock(&self.keys).clone()
+    }
+
+    fn urls(&self) -> Vec<CountedUrl> {
+        lock(&self.urls).clone()
     }
 
     fn users(&self) -> Arc<UserChanges> {

@@ -24,7 +24,7 @@ use crate::pbx::{self, Breaker, IssuedSessions, SessionChecks};
 use crate::seal::SealKey;
 use crate::state::{Freeze, KeepError, Store};
 use crate::tickets::Tickets;
-use crate::upstream::Connector;
+use crate::upstream::{Connector, EndpointReport};
 use crate::voximplant::{Newcomers, Phones};
 
 /// The life of a ticket of the two-host hand-over. Each hop of the browser has a ticket of its own.
@@ -93,6 +93,22 @@ impl Connectors {
             pbx: pbx_upstream(config).map(|pbx| Connector::new(pbx, UpstreamName::Pbx)).transpose()?,
         })
     }
+
+    /// Prepares those of another configuration. An upstream that is configured as `before` keeps its own.
+    fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
+        let next = |connector: &Option<Connector>, of: UpstreamOf, name| -> Result<_, rustls::Error> {
+            Ok(match (connector, of(config)) {
+                (_, None) => None,
+                (Some(connector), Some(_)) if is_same(before, config, of) => Some(connector.clone()),
+                (Some(connector), Some(upstream)) => Some(connector.successor(upstream, name)?),
+                (None, Some(upstream)) => Some(Connector::new(upstream, name)?),
+            })
+        };
+        Ok(Self {
+            app: next(&self.app, app_upstream, UpstreamName::App)?,
+            pbx: next(&self.pbx, pbx_upstream, UpstreamName::Pbx)?,
+        })
+    }
 }
 
 impl SharedState {
@@ -133,13 +149,6 @@ impl SharedState {
     /// # Errors
     /// As [`SharedState::new`].
     pub(crate) fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
-        let mut connectors = Connectors::new(config)?;
-        if is_same(before, config, app_upstream) {
-            connectors.app.clone_from(&self.connectors.app);
-        }
-        if is_same(before, config, pbx_upstream) {
-            connectors.pbx.clone_from(&self.connectors.pbx);
-        }
         let engine = match before.shared == config.shared {
             true => self.engine.clone(),
             false => config.shared.clone().map(SharedEngine::new),
@@ -147,7 +156,7 @@ impl SharedState {
         let login = Arc::new(self.login.successor(before, config, engine.clone()));
         Ok(Self {
             pbx: Arc::new(self.pbx.successor(before, config, engine.as_ref(), &login.once)),
-            connectors,
+            connectors: self.connectors.successor(before, config)?,
             auth: Arc::new(self.auth.successor(config, Arc::clone(&login.once))?),
             login,
             engine,
@@ -224,6 +233,16 @@ impl SharedState {
     #[must_use]
     pub(crate) fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
         self.auth.freshness()
+    }
+
+    /// Returns what is known about each `url` of an upstream with several.
+    #[must_use]
+    pub(crate) fn urls(&self, upstream: UpstreamName) -> Vec<EndpointReport> {
+        let connector = match upstream {
+            UpstreamName::App => &self.connectors.app,
+            UpstreamName::Pbx => &self.connectors.pbx,
+        };
+        connector.as_ref().map(Connector::reports).unwrap_or_default()
     }
 
     /// Returns the tasks that run for as long as this configuration is in use.
@@ -391,11 +410,10 @@ fn distinct_keys(config: &Config, memory: &mut ProcessMemory) -> Option<Arc<Dist
     Some(Arc::new(DistinctKeys::take_over(rate, memory)))
 }
 
+/// Finds an upstream in a configuration.
+type UpstreamOf = fn(&Config) -> Option<&config::UpstreamConfig>;
+
 /// Tells whether two configurations may share connections to an upstream.
-pub(super) fn is_same(
-    before: &Config,
-    config: &Config,
-    upstream: fn(&Config) -> Option<&config::UpstreamConfig>,
-) -> bool {
+pub(super) fn is_same(before: &Config, config: &Config, upstream: UpstreamOf) -> bool {
     upstream(before) == upstream(config) && before.server.timeouts.body_idle == config.server.timeouts.body_idle
 }

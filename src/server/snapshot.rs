@@ -17,15 +17,17 @@ use crate::limit::LimitReport;
 use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::freeze_target::FreezeTarget;
 use crate::model::session::EndReason;
+use crate::model::upstream_name::UpstreamName;
 use crate::observe::Logs;
 use crate::observe::health::ReadinessParts;
-use crate::observe::metrics::{Freshness, Tally};
+use crate::observe::metrics::{CountedUrl, Freshness, Tally};
 use crate::observe::trace;
 use crate::pbx::{IssuedSessions, SessionEnd, SessionFilter};
 use crate::proxy::{Proxy, SharedState};
 use crate::state::{Freeze, Store};
 use crate::tls::current::CurrentPolicies;
 use crate::tls::server::TlsPolicies;
+use crate::upstream::EndpointReport;
 use crate::voximplant::Phones;
 
 /// A configuration with everything that is built from it once for all workers.
@@ -177,6 +179,20 @@ impl Snapshot {
     /// Returns the freshness of fetched keys, by the names of their methods.
     pub(super) fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
         self.shared.freshness()
+    }
+
+    /// Returns what is known about each `url` of an upstream with several.
+    pub(super) fn urls(&self, upstream: UpstreamName) -> Vec<EndpointReport> {
+        self.shared.urls(upstream)
+    }
+
+    /// Returns the counts of exchanges at each such `url`.
+    pub(super) fn counted_urls(&self) -> Vec<CountedUrl> {
+        let counted = |upstream| {
+            let reports = self.urls(upstream).into_iter().enumerate();
+            reports.map(move |(position, report)| (upstream, position, report.exchanges))
+        };
+        [UpstreamName::App, UpstreamName::Pbx].into_iter().flat_map(counted).collect()
     }
 
     /// Returns the parts of this configuration that health checks ask.

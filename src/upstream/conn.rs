@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::future::poll_fn;
+use std::mem;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,11 +17,10 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::Error;
-use super::connector::EndpointIndex;
+use super::choice::{EndpointIndex, ExchangeCounts, UnderWay};
 use super::head_scanner::ResponseHeadScanner;
 use super::interim::OnInterim;
 use super::io::UpstreamIo;
-use super::permits::ConnectionUsage;
 use super::request_body::{Phase, Progress, RequestBody};
 use super::task_waker::TaskWaker;
 use super::tunnel::Upgraded;
@@ -54,8 +54,8 @@ pub(super) struct Conn {
     read_limit: Rc<Cell<usize>>,
     /// The connection serves no further exchange.
     is_retired: bool,
-    /// Counts the connection for the requester that it serves now.
-    usage: Option<ConnectionUsage>,
+    /// What the exchange that it serves now counts as.
+    counts: ExchangeCounts,
     opened: Instant,
     /// When the last exchange ended.
     idle_since: Instant,
@@ -86,7 +86,7 @@ impl Conn {
     pub(super) async fn new(
         io: UpstreamIo,
         endpoint: EndpointIndex,
-        usage: ConnectionUsage,
+        counts: ExchangeCounts,
     ) -> hyper::Result<Box<Self>> {
         let (scanner, read_limit) = (io.scanner(), io.read_limit());
         let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(io)).await?;
@@ -99,7 +99,7 @@ impl Conn {
             scanner,
             read_limit,
             is_retired: false,
-            usage: Some(usage),
+            counts,
             opened: Instant::now(),
             idle_since: Instant::now(),
             endpoint,
@@ -194,14 +194,19 @@ impl Conn {
         now.duration_since(self.idle_since)
     }
 
-    /// Counts the connection for the requester that it serves from now on.
-    pub(super) fn begin_usage(&mut self, usage: ConnectionUsage) {
-        self.usage = Some(usage);
+    /// Sets what the exchange that it serves from now on counts as.
+    pub(super) fn begin_exchange(&mut self, counts: ExchangeCounts) {
+        self.counts = counts;
     }
 
-    /// Returns the usage, for the caller to end by dropping it.
-    pub(super) const fn end_usage(&mut self) -> Option<ConnectionUsage> {
-        self.usage.take()
+    /// Returns what its exchange counted as, for the caller to end by dropping it.
+    pub(super) fn end_exchange(&mut self) -> ExchangeCounts {
+        mem::take(&mut self.counts)
+    }
+
+    /// Counts an exchange of a bound connection at the endpoint, or none any more. Its use by its client goes on.
+    pub(super) fn set_under_way(&mut self, under_way: Option<UnderWay>) {
+        self.counts.under_way = under_way;
     }
 
     /// Starts the time for which the connection is idle.
@@ -231,7 +236,7 @@ impl Conn {
     /// Takes the byte stream out of HTTP, with the bytes that followed the upstream's 101.
     pub(super) fn into_upgraded(self, ledger: Option<Arc<Ledger>>) -> Upgraded {
         let parts = self.connection.into_parts();
-        Upgraded { io: parts.io.into_inner(), early: parts.read_buf, ledger, _usage: self.usage }
+        Upgraded { io: parts.io.into_inner(), early: parts.read_buf, ledger, _counts: self.counts }
     }
 }
 
@@ -266,7 +271,8 @@ mod tests {
             Some(permit),
             crate::descriptors::acquire_for_upstream().unwrap(),
         );
-        let mut conn = Conn::new(io, EndpointIndex::default(), usage).await.unwrap();
+        let counts = ExchangeCounts { _usage: Some(usage), under_way: None };
+        let mut conn = Conn::new(io, EndpointIndex::default(), counts).await.unwrap();
         let (now, keep_alive) = (Instant::now(), Duration::from_secs(4));
         (conn.opened, conn.idle_since) = (now, now);
         assert!(!conn.is_stale(now, keep_alive) && conn.is_stale(now + keep_alive, keep_alive));

@@ -1,4 +1,4 @@
-//! Opens connections to one upstream: at its first healthy endpoint, and at the next one if that fails.
+//! Opens connections to one upstream: at the endpoint that `policy` chooses, and at the next one if that fails.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,16 @@ use http::{HeaderValue, Request, Response};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::CLOSED_AT_ONCE;
+use super::choice::{Chooser, EndpointChoice, EndpointIndex, ExchangeCounts, UnderWay, turns_until};
 use super::endpoint::Endpoint;
 use super::error::{ConnectError, Error};
 use super::fetch::{self, FetchError};
 use super::io::{Transport, UpstreamIo};
-use super::permits::{ConnectionPermits, ConnectionUsage, Requester};
+use super::permits::{ConnectionPermits, Requester};
 use crate::config::{self, Pin};
 use crate::descriptors::{self, DescriptorPermit};
 use crate::model::upstream_name::UpstreamName;
+use crate::observe::metrics::UrlExchanges;
 
 /// A worker that tries an endpoint again has the time to connect and this much more, before another worker may try.
 const GRACE: Duration = Duration::from_secs(1);
@@ -29,17 +31,23 @@ pub(crate) struct Connector(Arc<SharedUpstream>);
 
 #[derive(Debug)]
 struct SharedUpstream {
-    /// In the order of preference, never empty.
+    /// In the order of the configuration, never empty.
     endpoints: Vec<Endpoint>,
+    chooser: Chooser,
     permits: Arc<ConnectionPermits>,
     deadline: Duration,
     /// The health of endpoints counts time from here.
     begun: Instant,
 }
 
-/// The endpoint that a connection leads to, by its position in the configuration.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct EndpointIndex(usize);
+/// What is known about one endpoint of several.
+#[derive(Debug)]
+pub(crate) struct EndpointReport {
+    /// Whether it is chosen for exchanges.
+    pub is_healthy: bool,
+    /// The exchanges under way there, of all workers.
+    pub exchanges: Arc<UrlExchanges>,
+}
 
 /// The result of looking at one endpoint.
 #[derive(Debug)]
@@ -58,35 +66,107 @@ impl Connector {
     /// # Errors
     /// When its trust roots cannot be used, or TLS cannot check its name.
     pub(crate) fn new(upstream: &config::UpstreamConfig, name: UpstreamName) -> Result<Self, rustls::Error> {
-        let endpoints =
-            upstream.urls.iter().map(|url| Endpoint::new(url, &upstream.trust)).collect::<Result<_, _>>()?;
+        Self::after(None, upstream, name)
+    }
+
+    /// Prepares to connect to the same upstream with other settings. Exchanges that are under way at a `url` which remains
+    /// go on counting there.
+    ///
+    /// # Errors
+    /// As [`Connector::new`].
+    pub(crate) fn successor(
+        &self,
+        upstream: &config::UpstreamConfig,
+        name: UpstreamName,
+    ) -> Result<Self, rustls::Error> {
+        Self::after(Some(self), upstream, name)
+    }
+
+    fn after(
+        before: Option<&Self>,
+        upstream: &config::UpstreamConfig,
+        name: UpstreamName,
+    ) -> Result<Self, rustls::Error> {
+        let known = |address: &str| before?.0.endpoints.iter().find(|endpoint| *endpoint.address == *address);
+        let endpoint = |url: &config::UpstreamUrl| {
+            let exchanges = known(&url.address()).map(|endpoint| Arc::clone(&endpoint.exchanges));
+            Endpoint::new(url, &upstream.trust, exchanges.unwrap_or_default())
+        };
+        let endpoints = upstream.urls.iter().map(endpoint).collect::<Result<_, _>>()?;
         let permits = ConnectionPermits::new(upstream.max_connections, name);
         Ok(Self(Arc::new(SharedUpstream {
             endpoints,
+            chooser: Chooser::new(upstream.policy),
             permits,
             deadline: upstream.timeouts.connect,
             begun: Instant::now(),
         })))
     }
 
-    /// Opens a connection. One deadline covers the wait for a permit and the attempts at all endpoints.
+    // === Which endpoint ===
+
+    /// Chooses the endpoint of an exchange, which counts there from now on.
+    pub(super) fn choose(&self) -> EndpointChoice {
+        if !self.has_choice() {
+            return EndpointChoice { index: EndpointIndex::default(), is_last_resort: false, under_way: None };
+        }
+        let (count, exchanges) = (self.count(), |index: usize| self.0.endpoints[index].exchanges.count());
+        let healthy = self.0.chooser.choose(count, |index| self.is_healthy(index), exchanges);
+        let chosen = healthy.or_else(|| self.0.chooser.choose(count, |_| true, exchanges));
+        let index = EndpointIndex(chosen.expect("an upstream has at least one endpoint"));
+        EndpointChoice { index, is_last_resort: healthy.is_none(), under_way: self.begin_exchange(index) }
+    }
+
+    /// Chooses the endpoint at which an exchange is tried again: the one of its last connection, if that is healthy.
+    pub(super) fn choose_again(&self, last: EndpointIndex) -> EndpointChoice {
+        if self.0.chooser.prefers_first() || !self.is_healthy(last.0) {
+            return self.choose();
+        }
+        EndpointChoice { index: last, is_last_resort: false, under_way: self.begin_exchange(last) }
+    }
+
+    /// Counts an exchange at an endpoint, unless there is no other.
+    pub(super) fn begin_exchange(&self, index: EndpointIndex) -> Option<UnderWay> {
+        self.has_choice().then(|| UnderWay::begin(&self.endpoint(index).exchanges))
+    }
+
+    /// Counts an exchange at the endpoint that it has come to.
+    pub(super) fn settle(&self, choice: EndpointChoice, at: EndpointIndex) -> Option<UnderWay> {
+        if choice.index == at { choice.under_way } else { self.begin_exchange(at) }
+    }
+
+    /// Returns what is known about each endpoint, if there are several.
+    pub(crate) fn reports(&self) -> Vec<EndpointReport> {
+        let report = |endpoint: &Endpoint| EndpointReport {
+            is_healthy: endpoint.health.is_healthy(),
+            exchanges: Arc::clone(&endpoint.exchanges),
+        };
+        let endpoints = self.has_choice().then_some(&self.0.endpoints).into_iter().flatten();
+        endpoints.map(report).collect()
+    }
+
+    // === Connections ===
+
+    /// Opens a connection for an exchange. One deadline covers the wait for a permit and the attempts at all endpoints.
     ///
-    /// Healthy endpoints are tried first, in their order; the others are tried last rather than never. Each attempt may
-    /// take its share of the time that is left.
+    /// The chosen endpoint is tried first, then the other healthy ones; the others are tried last rather than never. Each
+    /// attempt may take its share of the time that is left.
     pub(super) async fn connect(
         &self,
         requester: &Requester,
-    ) -> Result<(UpstreamIo, EndpointIndex, ConnectionUsage), Error> {
+        choice: EndpointChoice,
+    ) -> Result<(UpstreamIo, EndpointIndex, ExchangeCounts), Error> {
         let due = Instant::now() + self.0.deadline;
         let (permit, usage) = self.0.permits.acquire(requester, due).await.ok_or(Error::Full)?;
         let descriptor = descriptor(due).await.ok_or(Error::Full)?;
-        let (transport, index) = self.reach_any(due).await?;
-        Ok((UpstreamIo::new(transport, Some(permit), descriptor), index, usage))
+        let (transport, index) = self.reach_any(choice.index, due).await?;
+        let counts = ExchangeCounts { _usage: Some(usage), under_way: self.settle(choice, index) };
+        Ok((UpstreamIo::new(transport, Some(permit), descriptor), index, counts))
     }
 
     /// Connects to the first endpoint that can be reached.
-    async fn reach_any(&self, due: Instant) -> Result<(Transport, EndpointIndex), Error> {
-        let order = self.order();
+    async fn reach_any(&self, chosen: EndpointIndex, due: Instant) -> Result<(Transport, EndpointIndex), Error> {
+        let order = self.order(chosen);
         let mut failure = None;
         for (index, shares) in order.iter().copied().zip((1..=order.len() as u32).rev()) {
             let share = due.saturating_duration_since(Instant::now()) / shares;
@@ -113,7 +193,8 @@ impl Connector {
         let due = Instant::now() + self.0.deadline;
         let _permit = self.0.permits.acquire(&Requester::Gate, due).await.ok_or(Error::Full)?;
         let _descriptor = descriptor(due).await.ok_or(Error::Full)?;
-        let (transport, index) = self.reach_any(due).await?;
+        let choice = self.choose();
+        let (transport, index) = self.reach_any(choice.index, due).await?;
         if !request.headers().contains_key(HOST) {
             request.headers_mut().insert(HOST, self.host(index));
         }
@@ -137,15 +218,9 @@ impl Connector {
         self.0.deadline
     }
 
-    /// Tells whether a connection to this endpoint is as good as a new one: no endpoint before it is healthy.
-    pub(super) fn is_best(&self, index: EndpointIndex) -> bool {
-        !self.has_choice()
-            || self
-                .0
-                .endpoints
-                .iter()
-                .position(|endpoint| endpoint.health.is_healthy())
-                .is_none_or(|best| best == index.0)
+    /// Returns how many endpoints there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.endpoints.len()
     }
 
     /// Tells whether a waiting request could have a connection if an idle one were closed.
@@ -184,13 +259,13 @@ impl Connector {
         }
     }
 
-    /// Notes that a new connection was closed at once. Tells whether there is a better endpoint to try.
+    /// Notes that a new connection was closed at once. Tells whether there is another endpoint to try.
     pub(super) fn closed_at_once(&self, index: EndpointIndex) -> bool {
         let reason = Error::BadResponse(CLOSED_AT_ONCE);
         if self.has_choice() && self.endpoint(index).health.unreachable(self.now()) {
             self.warn_passed_over(index, &reason);
         }
-        !self.is_best(index)
+        (0..self.count()).any(|other| other != index.0 && self.is_healthy(other))
     }
 
     /// Returns an endpoint that was passed over for long enough. The caller is to try it.
@@ -260,10 +335,16 @@ impl Connector {
         tracing::warn!(to = %address, error, "an upstream is passed over until it can be reached again");
     }
 
-    fn order(&self) -> Vec<EndpointIndex> {
-        let mut order: Vec<_> = (0..self.0.endpoints.len()).map(EndpointIndex).collect();
-        order.sort_by_key(|index| !self.endpoint(*index).health.is_healthy());
+    /// Returns the endpoints in the order in which a new connection tries them.
+    fn order(&self, chosen: EndpointIndex) -> Vec<EndpointIndex> {
+        let begin = if self.0.chooser.prefers_first() { 0 } else { chosen.0 };
+        let mut order: Vec<_> = (0..self.count()).map(EndpointIndex).collect();
+        order.sort_by_key(|index| (!self.is_healthy(index.0), turns_until(index.0, begin, self.count())));
         order
+    }
+
+    fn is_healthy(&self, index: usize) -> bool {
+        self.0.endpoints[index].health.is_healthy()
     }
 
     fn endpoint(&self, index: EndpointIndex) -> &Endpoint {
@@ -272,7 +353,7 @@ impl Connector {
 
     /// Tells whether there is more than one endpoint. The health of a single one does not matter.
     fn has_choice(&self) -> bool {
-        self.0.endpoints.len() > 1
+        self.count() > 1
     }
 
     fn now(&self) -> Duration {

@@ -19,6 +19,7 @@ use super::health::EndpointHealth;
 use super::io::Transport;
 use super::lookup;
 use crate::config::{HostPort, Pin, Trust, UpstreamUrl};
+use crate::observe::metrics::UrlExchanges;
 use crate::tls;
 
 /// The head start of each address of a name over the next (RFC 8305 §5).
@@ -34,6 +35,8 @@ pub(super) struct Endpoint {
     /// The `Host` of requests to it.
     pub(super) host: HeaderValue,
     pub(super) health: EndpointHealth,
+    /// The exchanges under way there. Apart from the health, which is read far more often than it is written.
+    pub(super) exchanges: Arc<UrlExchanges>,
     target: DialTarget,
 }
 
@@ -58,7 +61,7 @@ impl fmt::Debug for TlsSetup {
 }
 
 impl Endpoint {
-    pub(super) fn new(url: &UpstreamUrl, trust: &Trust) -> Result<Self, rustls::Error> {
+    pub(super) fn new(url: &UpstreamUrl, trust: &Trust, exchanges: Arc<UrlExchanges>) -> Result<Self, rustls::Error> {
         let target = match url {
             UpstreamUrl::Http(at) => DialTarget::Tcp(at.clone()),
             UpstreamUrl::Https(at) => DialTarget::Tls(at.clone(), TlsSetup::new(at, trust)?),
@@ -66,7 +69,7 @@ impl Endpoint {
         };
         let host =
             HeaderValue::try_from(url.authority()).expect("the configuration admits only host names and addresses");
-        Ok(Self { address: url.address().into(), host, health: EndpointHealth::default(), target })
+        Ok(Self { address: url.address().into(), host, health: EndpointHealth::default(), exchanges, target })
     }
 
     /// Opens a connection: look-up, TCP and TLS. Names are looked up afresh each time.

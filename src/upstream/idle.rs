@@ -1,4 +1,4 @@
-//! The idle connections of one worker to one upstream.
+//! The idle connections of one worker to one endpoint.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::conn::Conn;
 
-/// The most idle connections that one worker keeps to one upstream.
+/// The most idle connections that one worker keeps to one endpoint.
 const MAX_IDLE: usize = 1024;
 
 /// Idle connections. The one used last is at the end and is taken first, so that the others grow old and are closed.
@@ -46,6 +46,14 @@ impl IdleConns {
             conns.push(conn);
             self.count.store(conns.len(), Ordering::Relaxed);
         }
+    }
+
+    /// Closes the connection that has been idle for longest. Tells whether there was one.
+    pub(super) fn close_oldest(&self) -> bool {
+        let mut conns = self.conns.borrow_mut();
+        let oldest = (!conns.is_empty()).then(|| conns.remove(0));
+        self.count.store(conns.len(), Ordering::Relaxed);
+        oldest.is_some()
     }
 
     /// Closes the connections that are not to be kept.

@@ -11,6 +11,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 
+use super::choice::ExchangeCounts;
 use super::connector::descriptor;
 use super::endpoint::dial;
 use super::error::{ConnectError, Error};
@@ -53,7 +54,7 @@ impl PassthroughTarget {
         let transport = opened.map_err(|source| Error::Connect { to: Arc::clone(&self.address), source })?;
         let io = UpstreamIo::new(transport, None, descriptor);
         io.scanner().pass_all();
-        Ok(Upgraded { io, early: Bytes::new(), ledger: Some(ledger), _usage: None })
+        Ok(Upgraded { io, early: Bytes::new(), ledger: Some(ledger), _counts: ExchangeCounts::default() })
     }
 
     /// Connects once, and closes the connection again.

@@ -97,6 +97,11 @@ impl ConnectionPermits {
         self.lacking_idle.load(Ordering::Relaxed) > 0
     }
 
+    /// Tells whether no permit is free, although a connection may be idle.
+    pub(super) fn are_used_up(&self) -> bool {
+        self.lock().free == 0
+    }
+
     /// Tells whether a request waits while all permits are in use.
     pub(super) fn is_full(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0 && self.lock().free == 0

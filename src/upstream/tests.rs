@@ -12,6 +12,7 @@ const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n";
 fn upstream_at(port: u16) -> Rc<Upstream> {
     let timeout = Duration::from_secs(10);
     let config = config::UpstreamConfig {
+        policy: config::UpstreamPolicy::First,
         urls: vec![UpstreamUrl::Http(HostPort { host: "127.0.0.1".into(), port })],
         hosts: Vec::new(),
         paths: Vec::new(),

@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::choice::ExchangeCounts;
 use super::io::UpstreamIo;
-use super::permits::ConnectionUsage;
 use crate::budget::Ledger;
 use crate::config::ServerTimeouts;
 use crate::lazy_timer::LazyTimer;
@@ -31,7 +31,7 @@ pub(crate) struct Upgraded {
     pub(super) early: Bytes,
     /// Counts the bytes that wait for either side.
     pub(super) ledger: Option<Arc<Ledger>>,
-    pub(super) _usage: Option<ConnectionUsage>,
+    pub(super) _counts: ExchangeCounts,
 }
 
 impl Upgraded {

@@ -33,7 +33,10 @@ fn live_metrics(machine: &mut Machine) -> Vec<openmetrics::Family> {
     // No server publishes these keys; there are series for them all the same.
     let keys = "[[auth]]\ntype = \"jwt\"\njwks = \"http://127.0.0.1:1/\"\nissuer = \"a\"\naudience = \"b\"\n";
     let admin = "[admin]\nlisten = \"unix:admin.sock\"\n";
-    let configuration = format!("{}\n{keys}{admin}", readme_configuration());
+    // Only an upstream with several URLs has series for each.
+    let app = "\"http://127.0.0.1:3000\"";
+    let readme = readme_configuration().replacen(app, &format!("[{app}, \"http://127.0.0.1:1\"]"), 1);
+    let configuration = format!("{readme}\n{keys}{admin}");
     machine.write("proxy.toml", &machine.real(&configuration));
     machine.start_gate();
     let mut stream = UnixStream::connect(machine.etc().join("admin.sock")).unwrap();

@@ -164,6 +164,7 @@ mod upstream {
     pub mod hostile_upstream;
     pub mod ntlm;
     pub mod outbound_proxy;
+    pub mod policy;
     pub mod pool;
     pub mod tls;
 }

@@ -11,7 +11,7 @@ use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
 use crate::config::{
     AdminCredentials, AppConfig, Dialect, Handoff, HostPattern, HostPort, PbxConfig, Pin, Trust, UpstreamConfig,
-    UpstreamTimeouts, UpstreamUrl,
+    UpstreamPolicy, UpstreamTimeouts, UpstreamUrl,
 };
 use crate::model::account::Language;
 use crate::model::loopback::is_loopback;
@@ -47,6 +47,7 @@ fn login(node: &TomlNode<'_, '_>) -> Option<String> {
 /// Reads `[pbx]`.
 pub(super) fn pbx(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<PbxConfig> {
     let upstream = upstream(table, around);
+    check_policy_of_pbx(table, upstream.as_ref());
     let handoff =
         table.get("handoff").and_then(|node| node.choice(&[("link", Handoff::Link), ("cookie", Handoff::Cookie)]));
     let handoff = handoff.unwrap_or(Handoff::Link);
@@ -80,6 +81,16 @@ pub(super) fn pbx(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Optio
         aliases,
         socket,
     })
+}
+
+/// A session exists at the PBX that opened it: at another one it is unknown.
+fn check_policy_of_pbx(table: &TomlTable<'_, '_>, upstream: Option<&UpstreamConfig>) {
+    if let Some(node) = table.get("policy")
+        && upstream.is_some_and(|upstream| upstream.policy != UpstreamPolicy::First)
+    {
+        let hint = "write \"first\", or remove the key: the next `url` is used while the one before is away";
+        node.refuse::<()>("would send requests of a session to a PBX that does not know it", hint);
+    }
 }
 
 const DIALECTS: [(&str, Dialect); 2] = [("legacy", Dialect::Legacy), ("modern", Dialect::Modern)];
@@ -176,6 +187,7 @@ fn check_hosts(admin: &TomlNode<'_, '_>, hosts: &[HostPattern]) {
 
 fn upstream(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<UpstreamConfig> {
     let urls = table.require("url").and_then(|node| distinct(&node.one_or_many()?, "url", values::url));
+    let policy = table.get("policy").and_then(|node| policy(&node, urls.as_deref()));
     let hosts = table
         .get("hosts")
         .map_or_else(|| Some(Vec::new()), |node| distinct(&node.list()?, "host", values::host_pattern));
@@ -186,12 +198,21 @@ fn upstream(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Upst
     let max_connections = table.get("max_connections").and_then(|node| node.integer(1..=MOST_CONNECTIONS));
     Some(UpstreamConfig {
         urls: urls?,
+        policy: policy.unwrap_or_default(),
         hosts: hosts?,
         paths: paths?,
         trust,
         timeouts: timeouts.unwrap_or(DEFAULT_TIMEOUTS),
         max_connections: max_connections.unwrap_or(DEFAULT_CONNECTIONS),
     })
+}
+
+fn policy(node: &TomlNode<'_, '_>, urls: Option<&[UpstreamUrl]>) -> Option<UpstreamPolicy> {
+    let policy = node.choice(&UpstreamPolicy::ALL.map(|policy| (policy.as_str(), policy)))?;
+    if policy != UpstreamPolicy::First && urls.is_some_and(|urls| urls.len() == 1) {
+        node.warn("has no effect: there is one `url`", "add another `url`, or remove the key");
+    }
+    Some(policy)
 }
 
 /// The default number of connections to an upstream.

@@ -12,8 +12,10 @@ use rustls::pki_types::{CertificateDer, ServerName};
 /// An upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamConfig {
-    /// Its addresses, at least one: the first healthy one is used.
+    /// Its addresses, at least one.
     pub urls: Vec<UpstreamUrl>,
+    /// Which healthy address serves an exchange.
+    pub policy: UpstreamPolicy,
     /// The hosts that are sent there; empty: any.
     pub hosts: Vec<HostPattern>,
     /// The path prefixes that are sent there, each starting with `/`; empty: any.
@@ -31,6 +33,33 @@ impl UpstreamConfig {
     #[must_use]
     pub fn lists(&self, host: &str) -> bool {
         self.hosts.iter().any(|pattern| pattern.matches(host))
+    }
+}
+
+/// Which of the healthy addresses of an upstream serves an exchange.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UpstreamPolicy {
+    /// The first in the order of the configuration.
+    #[default]
+    First,
+    /// Each in turn.
+    RoundRobin,
+    /// The one with the fewest exchanges under way; equal ones in turn.
+    Least,
+}
+
+impl UpstreamPolicy {
+    /// All policies.
+    pub const ALL: [Self; 3] = [Self::First, Self::RoundRobin, Self::Least];
+
+    /// Returns its word in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::RoundRobin => "round_robin",
+            Self::Least => "least",
+        }
     }
 }
 

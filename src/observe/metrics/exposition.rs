@@ -84,7 +84,11 @@ impl Metrics {
         )?;
         page.counter("callgate_upstream_requests", "Requests sent to upstreams.", self.two(|all| &all.requests))?;
         page.counter("callgate_upstream_retries", "Requests sent a second time.", self.one(|all| &all.retries))?;
-        page.counter("callgate_upstream_errors", "Requests without an answer.", self.two(|all| &all.faults))
+        page.counter("callgate_upstream_errors", "Requests without an answer.", self.two(|all| &all.faults))?;
+        let urls = self.urls().into_iter().map(|(upstream, position, exchanges)| {
+            (vec![label(upstream), ("url", position.to_string())], exchanges.count() as u64)
+        });
+        page.gauge("callgate_upstream_exchanges", "Exchanges under way at each of several urls.", urls.collect())
     }
 
     fn write_logins(&self, page: &mut Exposition<'_>) -> Result<(), Error> {

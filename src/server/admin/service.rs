@@ -29,6 +29,7 @@ use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
 use crate::model::loopback::is_loopback;
 use crate::model::member_name::MemberName;
 use crate::model::session::EndReason;
+use crate::model::upstream_name::UpstreamName;
 use crate::observe::audit::{AuditEvent, EventRecord};
 use crate::observe::health::PartReport;
 use crate::observe::heartbeat::StuckWorker;
@@ -39,6 +40,7 @@ use crate::server::client_io::ClientStream;
 use crate::server::snapshot::Snapshot;
 use crate::server::succession::{OldProcess, SuccessionOrder};
 use crate::state::{Freeze, KeepError};
+use crate::upstream::EndpointReport;
 
 /// The most bytes of the head of a request.
 const MAX_HEAD: usize = 16 << 10;
@@ -377,10 +379,10 @@ impl AdminService {
         let config = &loaded.config;
         let certificates = config.certificates.iter();
         let certificates = certificates.map(|one| json!({ "names": one.names, "expires": one.not_after.to_string() }));
-        let app = config.app.iter().map(|app| ("app", &app.upstream));
-        let pbx = config.pbx.iter().map(|pbx| ("pbx", &pbx.upstream));
-        let urls = |upstream: &UpstreamConfig| upstream.urls.iter().map(UpstreamUrl::text).collect::<Vec<_>>();
-        let upstreams = app.chain(pbx).map(|(name, upstream)| json!({ "name": name, "urls": urls(upstream) }));
+        let snapshot = Arc::clone(&self.context.snapshots.borrow());
+        let app = config.app.iter().map(|app| (UpstreamName::App, &app.upstream));
+        let pbx = config.pbx.iter().map(|pbx| (UpstreamName::Pbx, &pbx.upstream));
+        let upstreams = app.chain(pbx).map(|(name, upstream)| upstream_report(name, upstream, &snapshot.urls(name)));
         let findings = metrics.health.check();
         json(
             StatusCode::OK,
@@ -407,6 +409,18 @@ impl AdminService {
             }),
         )
     }
+}
+
+/// Reports an upstream; `known` has an entry for each `url` if there are several.
+fn upstream_report(name: UpstreamName, upstream: &UpstreamConfig, known: &[EndpointReport]) -> Value {
+    let urls = upstream.urls.iter().map(UpstreamUrl::text).collect::<Vec<_>>();
+    let mut report = json!({ "name": name.as_str(), "urls": urls });
+    if !known.is_empty() {
+        let row = |(url, known): (_, &EndpointReport)| json!({ "url": url, "healthy": known.is_healthy, "exchanges": known.exchanges.count() });
+        report["policy"] = upstream.policy.as_str().into();
+        report["load"] = urls.iter().zip(known).map(row).collect();
+    }
+    report
 }
 
 /// Answers `/livez`: names the workers that are stuck.

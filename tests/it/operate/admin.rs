@@ -54,7 +54,7 @@ impl Gate {
     }
 
     /// Waits until a series has a value: a connection and an exchange end a moment after their last byte.
-    async fn counts(&self, series: &str, value: f64) {
+    pub async fn counts(&self, series: &str, value: f64) {
         let mut last = 0.0;
         let so = || {
             last = self.metric(series);

@@ -7,7 +7,7 @@ use crate::kit::gate::Gate;
 use crate::kit::upstream::{RawUpstream, UpstreamConnection};
 
 /// Serves an app that knows its user by the connection, as Windows' web server does. `{n}`: the connection.
-async fn knows_connections(mut line: UpstreamConnection) {
+pub async fn knows_connections(mut line: UpstreamConnection) {
     let mut user = "nobody".to_owned();
     while let Some(request) = line.request().await {
         let shown = request.lines().find_map(|line| line.strip_prefix("authorization: "));
@@ -32,12 +32,16 @@ async fn knows_connections(mut line: UpstreamConnection) {
 }
 
 /// Asks on an open connection, with more fields, and returns the head of the answer.
-async fn ask<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(tls: &mut S, path: &str, fields: &str) -> String {
+pub async fn ask<S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin>(
+    tls: &mut S,
+    path: &str,
+    fields: &str,
+) -> String {
     tls.write_all(format!("GET {path} HTTP/1.1\r\nHost: app.test\r\n{fields}\r\n").as_bytes()).await.unwrap();
     read_head(tls).await
 }
 
-fn user(head: &str) -> &str {
+pub fn user(head: &str) -> &str {
     head.lines().find_map(|line| line.strip_prefix("x-user: ")).unwrap_or("-")
 }
 

@@ -50,6 +50,7 @@ fn the_example_documents_only_keys_and_defaults_that_are_true() {
         same(&plain.timeouts, &full.timeouts);
         same(&plain.trust.skip_verify, &full.trust.skip_verify);
         same(&plain.max_connections, &full.max_connections);
+        same(&plain.policy, &full.policy);
     }
     let (plain_vox, full_vox) = (plain.voximplant.unwrap(), full.voximplant.unwrap());
     same(&plain_vox.max_key_length, &full_vox.max_key_length);

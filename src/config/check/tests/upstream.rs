@@ -1,6 +1,7 @@
 //! Upstreams: addresses, hosts and paths, trust.
 
 use super::*;
+use crate::config::UpstreamPolicy;
 
 #[test]
 fn urls_name_a_host_and_nothing_more() {
@@ -99,6 +100,44 @@ fn trust_is_read_and_useless_trust_is_noted() {
     );
     let both = "ca = \"certs/upstream-ca.pem\"\ninsecure_skip_verify = true";
     assert_eq!(accepted(&app(both)).warnings.len(), 1);
+}
+
+#[test]
+fn the_policy_is_one_of_three_words_and_useless_with_one_url() {
+    let app = |url: &str, policy: &str| format!("{TOP}[app]\nurl = {url}\npolicy = {policy}");
+    let two = "[\"http://a\", \"http://b\"]";
+    for policy in UpstreamPolicy::ALL {
+        let config = accepted(&app(two, &format!("\"{}\"", policy.as_str())));
+        assert_eq!((config.app.unwrap().upstream.policy, config.warnings), (policy, Vec::new()));
+    }
+    assert_eq!(accepted(&format!("{TOP}[app]\nurl = {two}")).app.unwrap().upstream.policy, UpstreamPolicy::First);
+    check_text(&app(two, "1"), &["5:10: `app.policy`: must be a string in quotes"]);
+    let problems = refused(&app(two, "\"round-robin\""));
+    let told = problems.as_slice()[0].to_string();
+    assert!(told.contains("5:10: `app.policy`: unknown word `round-robin`"), "{told}");
+    assert!(told.contains("did you mean `round_robin`?"), "{told}");
+    for (policy, count) in [("round_robin", 1), ("least", 1), ("first", 0)] {
+        let warnings = accepted(&app("\"http://a\"", &format!("\"{policy}\""))).warnings;
+        assert_eq!(warnings.len(), count, "{policy}");
+        for warning in warnings {
+            let told = "proxy.toml:5:10: `app.policy`: has no effect: there is one `url`\n    add another `url`, or remove the key";
+            assert_eq!(warning.to_string(), told);
+        }
+    }
+}
+
+#[test]
+fn a_pbx_takes_its_first_url_only() {
+    let pbx = |policy: &str| {
+        format!("{TOP}[pbx]\nurl = [\"http://a\", \"http://b\"]\npolicy = \"{policy}\"\nhosts = [\"pbx.test\"]")
+    };
+    assert_eq!(accepted(&pbx("first")).pbx.unwrap().upstream.policy, UpstreamPolicy::First);
+    for policy in ["round_robin", "least"] {
+        check_text(
+            &pbx(policy),
+            &["5:10: `pbx.policy`: would send requests of a session to a PBX that does not know it"],
+        );
+    }
 }
 
 #[test]
