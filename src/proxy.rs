@@ -304,7 +304,14 @@ fn identify(
     .map_err(|_| Error::Malformed("the request names no host, or more than one"))?;
     exchange.set_host(&authority.host);
     match gate.tls.coverage(&connection.tls.policy, &authority.host) {
-        HostCoverage::Covered if gate.hosts.are_passed_on(&authority.host) => return Err(Error::Misdirected),
+        HostCoverage::Covered if gate.hosts.are_passed_on(&authority.host) => {
+            let named = connection.tls.server_name.as_deref();
+            if named.is_some_and(|named| named.eq_ignore_ascii_case(&authority.host)) {
+                // It was made before a reload: a new one for this name is passed on. A browser would ask again over it.
+                connection.activity.retire();
+            }
+            return Err(Error::Misdirected);
+        }
         HostCoverage::Covered => {}
         HostCoverage::Foreign => return Err(Error::Misdirected),
         HostCoverage::Outdated => {

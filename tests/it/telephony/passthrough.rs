@@ -415,6 +415,43 @@ async fn the_address_that_a_balancer_names_is_passed_on() {
 
 // === Reload ===
 
+/// A browser that is refused with 421 on a connection that it made for this very host asks again over it.
+#[tokio::test]
+async fn a_connection_for_a_host_that_a_reload_passes_on_closes_with_its_next_answer() {
+    let (app, target) = (RawUpstream::ok().await, reversing().await);
+    let before = format!("workers = 1\n[app]\nurl = \"http://{}\"\n", app.addr);
+    let mut gate = Gate::start(&before).await;
+    let (mut phones, mut other) = (gate.raw(PHONES, "http/1.1").await, gate.raw("app.test", "http/1.1").await);
+    let (mut streams, connection) = h2::client::handshake(gate.raw(PHONES, "h2").await).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let ask = format!("GET / HTTP/1.1\r\nHost: {PHONES}\r\n\r\n");
+    for tls in [&mut phones, &mut other] {
+        tls.write_all(ask.as_bytes()).await.unwrap();
+        assert_eq!(status(&read_head(tls).await), 200);
+        tls.read_exact(&mut [0; 2]).await.unwrap();
+    }
+    gate.reload(&format!("{before}{}", passthrough(&format!("\"{PHONES}\""), target.addr, ""))).await.unwrap();
+    phones.write_all(ask.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    phones.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(status(&answer), 421);
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
+    let request = http::Request::get(format!("https://{PHONES}/")).body(()).unwrap();
+    let response = streams.send_request(request, true).unwrap().0.await.unwrap();
+    assert_eq!(response.status(), 421);
+    drop(response);
+    connection.await.unwrap().unwrap();
+    // One that was made for another host serves that one still.
+    for (host, expected) in [(PHONES, 421), ("app.test", 200)] {
+        other.write_all(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes()).await.unwrap();
+        let head = read_head(&mut other).await;
+        assert_eq!(status(&head), expected);
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        other.read_exact(&mut vec![0; length.parse().unwrap()]).await.unwrap();
+    }
+    assert_eq!((app.seen().len(), target.seen().len()), (3, 0));
+}
+
 #[tokio::test]
 async fn a_reload_changes_where_new_connections_go() {
     let (app, first, second) = (RawUpstream::ok().await, reversing().await, reversing().await);
