@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
 use tokio_rustls::TlsAcceptor;
 
 use crate::kit::gate::secret;
@@ -52,10 +52,12 @@ pub async fn leading_to(server: SocketAddr) -> RawUpstream {
 pub struct TlsFront {
     pub addr: SocketAddr,
     dir: TempDir,
-    task: JoinHandle<()>,
+    /// Ends the thread when it is closed.
+    _open: oneshot::Sender<()>,
 }
 
 impl TlsFront {
+    /// Serves on a thread of its own, because tests wait, without yielding, for logs that are sent here.
     pub async fn before(plain: SocketAddr, names: &[&str]) -> Self {
         let certificate = dev::certificate(names).unwrap();
         let dir = TempDir::new().unwrap();
@@ -68,19 +70,20 @@ impl TlsFront {
             .with_single_cert(chain, PrivateKeyDer::from_pem_slice(certificate.key.as_bytes()).unwrap())
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
         let addr = listener.local_addr().unwrap();
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
-                tokio::spawn(async move {
-                    let Ok(mut tls) = acceptor.accept(stream).await else { return };
-                    let mut plain = TcpStream::connect(plain).await.unwrap();
-                    drop(copy_bidirectional(&mut tls, &mut plain).await);
-                });
-            }
+        let (open, closed) = oneshot::channel::<()>();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                tokio::select! {
+                    () = serve(listener, &acceptor, plain) => {}
+                    _ = closed => {}
+                }
+            });
         });
-        Self { addr, dir, task }
+        Self { addr, dir, _open: open }
     }
 
     /// Returns the line of a method that trusts this server.
@@ -89,8 +92,15 @@ impl TlsFront {
     }
 }
 
-impl Drop for TlsFront {
-    fn drop(&mut self) {
-        self.task.abort();
+/// Ends TLS, and passes the bytes on.
+async fn serve(listener: std::net::TcpListener, acceptor: &TlsAcceptor, plain: SocketAddr) {
+    let listener = TcpListener::from_std(listener).unwrap();
+    while let Ok((stream, _)) = listener.accept().await {
+        let acceptor = acceptor.clone();
+        tokio::spawn(async move {
+            let Ok(mut tls) = acceptor.accept(stream).await else { return };
+            let mut plain = TcpStream::connect(plain).await.unwrap();
+            drop(copy_bidirectional(&mut tls, &mut plain).await);
+        });
     }
 }

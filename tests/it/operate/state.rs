@@ -348,7 +348,9 @@ async fn the_command_makes_links_that_log_in() {
         let (code, told) = make(&[&for_40[..4], &["--host", host]].concat());
         assert!(code == Some(2) && told.contains("--host takes a host name"), "{host}: {code:?} {told}");
     }
-    // The port of this gate is not 443, and the link of a host without a port is.
+    // Where the system chooses the port, nothing is said of it. Another port is not 443, which the link is for.
+    assert!(!make(&for_40[..4]).1.contains("callgate:"));
+    program.change("listen = \"127.0.0.1:0\"", "listen = \"127.0.0.1:8443\"");
     assert!(make(&for_40[..4]).1.contains("callgate: the link is for port 443; where browsers see callgate at port"));
     assert!(!make(&for_40).1.contains("callgate:"));
     assert!(make(&["--domain", "acme.test"]).1.contains("the person is missing"));

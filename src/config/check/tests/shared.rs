@@ -86,7 +86,7 @@ fn wrong_values_are_told() {
         ("url = \"rediss://a\"\nca = \"certs/empty.pem\"", "9:6: `shared.ca`: certs/empty.pem is empty"),
         (
             "url = \"rediss://a\"\nprefix = \"a b\"",
-            "9:10: `shared.prefix`: has other characters than letters, digits and - _ . :",
+            "9:10: `shared.prefix`: has other characters than letters, digits and - _ . :, or more than 64",
         ),
         ("url = \"rediss://a\"\ndeadline = \"6s\"", "9:12: `shared.deadline`: each login would wait so long"),
         ("url = \"rediss://a\"\nmembers = 0", "9:11: `shared.members`: is out of bounds"),
