@@ -45,9 +45,9 @@ pub(super) fn shared(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Op
     let port = if sentinel.is_some() { SENTINEL_PORT } else { PORT };
     let nodes = url.as_ref().and_then(|node| nodes(node, port));
     let topology = match sentinel {
-        Some(name) => EngineTopology::Sentinel { name: name? },
-        None if is_list => EngineTopology::Cluster,
-        None => EngineTopology::Single,
+        Some(name) => name.map(|name| EngineTopology::Sentinel { name }),
+        None if is_list => Some(EngineTopology::Cluster),
+        None => Some(EngineTopology::Single),
     };
     let is_plain_accepted = table.get("insecure_plaintext").and_then(|node| node.boolean()).unwrap_or_default();
     if let (Some((nodes, _)), Some(url)) = (&nodes, &url) {
@@ -68,7 +68,7 @@ pub(super) fn shared(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Op
     let (nodes, database) = nodes?;
     Some(SharedConfig {
         nodes,
-        topology,
+        topology: topology?,
         database,
         login: login?,
         ca: ca.map_or(Some(None), |ca| ca.map(Some))?,

@@ -80,6 +80,10 @@ fn the_example_shows_no_other_way_that_does_not_load() {
             (0..at).rev().find(|at| lines[*at].trim_start_matches('#').starts_with(&format!("{key} = "))).unwrap();
         let mut lines = lines.clone();
         lines[replaced] = way;
+        let table = (0..replaced).rev().find(|at| lines[*at].trim_start_matches('#').starts_with('['));
+        if let Some(table) = table {
+            lines[table] = lines[table].trim_start_matches('#');
+        }
         accepted(&lines.join("\n"));
     }
 }

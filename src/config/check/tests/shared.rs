@@ -102,7 +102,10 @@ fn wrong_values_are_told() {
     let only =
         |lines: &str, expected: &str| check_beside(&format!("[shared]\nurl = \"rediss://a\"\n{lines}"), expected);
     only("", "7:1: `shared.keys` is missing");
-    only("keys = \"open\"", "9:8: `shared.keys`: open can be ");
+    only(
+        "keys = \"open\"",
+        "9:8: `shared.keys`: open is writable by group or world (mode 0602): a writer decides who logs in",
+    );
     only("keys = \"secrets/two-lines\"", "9:8: `shared.keys`: line 1 is not the base64 of 32 bytes");
     check_hint(
         "[app]\nurl = \"http://a\"\n[shared]\nurl = \"rediss://a\"\nkeys = \"secrets/spaced\"",
