@@ -13,7 +13,7 @@ use crate::cli::{CommandResult, EX_PENDING, load, print_line, print_remark};
 /// Exit code 75 if they do not know it yet.
 pub(super) fn tell(members: &Value) -> CommandResult {
     match members.as_str() {
-        Some("told") => print_line(&"the other members obey, too"),
+        Some("told") => print_line(&"the other members that use the shared engine obey, too"),
         Some("later") => {
             print_remark(
                 &"callgate: the shared engine cannot be used, so the other members do not know it yet: this one tells \

@@ -48,7 +48,11 @@ pub async fn order(member: &Stage, arguments: &[&str]) -> Output {
 pub async fn obeyed(member: &Stage, arguments: &[&str]) {
     let output = order(member, arguments).await;
     assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
-    assert!(text(&output.stdout).contains("the other members obey, too"), "{}", text(&output.stdout));
+    assert!(
+        text(&output.stdout).contains("the other members that use the shared engine obey, too"),
+        "{}",
+        text(&output.stdout)
+    );
 }
 
 /// Gives an order that the other members learn of later.
