@@ -303,10 +303,27 @@ fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
 }
 
-/// Says what is wrong, in the engine's words, and never what was asked.
+/// Says what is wrong, in the engine's words, and never what was asked: an engine that does not know `HELLO` repeats its
+/// arguments, and the password is one of them.
 fn problem_of(error: &RedisError) -> String {
-    match (error.code(), error.detail()) {
+    let text = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code}: {detail}"),
         _ => error.to_string(),
+    };
+    text.split_once(", with args").map_or(text.as_str(), |(told, _)| told).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_tells_nothing_that_was_asked() {
+        let arguments = "'3' 'AUTH' 'default' 'canary' ";
+        for told in ["unknown command 'HELLO'", "unknown command `HELLO`", "wrong number of arguments"] {
+            let detail = format!("{told}, with args beginning with: {arguments}");
+            let error = redis::make_extension_error("ERR".to_owned(), Some(detail));
+            assert_eq!(problem_of(&error), format!("ERR: {told}"));
+        }
     }
 }
