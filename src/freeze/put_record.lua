@@ -9,13 +9,18 @@ local function version_of(value)
 end
 
 local version, replaceable = tonumber(ARGV[1]), tonumber(ARGV[2])
+local renames = false
 for at = 8, #ARGV do
   local held = redis.call('HGET', KEYS[1], ARGV[at])
-  if held and (version_of(held) >= version or version_of(held) > replaceable) then return { 'newer', held } end
+  if held and at > 8 and version == replaceable and version_of(held) == version then
+    -- The same order under an older name, which gets the new one.
+    renames = true
+  elseif held and (version_of(held) >= version or version_of(held) > replaceable) then
+    return { 'newer', held }
+  end
 end
-if redis.call('HEXISTS', KEYS[1], ARGV[8]) == 0 and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[7]) then
-  return { 'full' }
-end
+local is_new = redis.call('HEXISTS', KEYS[1], ARGV[8]) == 0 and not renames
+if is_new and redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[7]) then return { 'full' } end
 redis.call('HSET', KEYS[1], ARGV[8], ARGV[3])
 for at = 9, #ARGV do redis.call('HDEL', KEYS[1], ARGV[at]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[6])

@@ -193,10 +193,11 @@ impl FreezeSharing {
         table::renew(engine, &table).await.is_ok()
     }
 
-    /// Lists the targets about which the engine lacks the latest order.
+    /// Lists the targets about which the engine lacks the latest order, or has it under a key that will be dropped.
     fn untold_targets(&self, table: &FreezeTable) -> Vec<String> {
         let is_untold = |whom: &str, version: Option<u64>| {
-            version.is_none_or(|version| table.by_target.get(whom).is_none_or(|record| record.version < version))
+            table.under_older_key.contains(whom)
+                || version.is_none_or(|version| table.by_target.get(whom).is_none_or(|record| record.version < version))
         };
         let now = self.freezes.store.now();
         let freezes = self.freezes.store.stored_freezes().into_iter();

@@ -1,6 +1,6 @@
 //! The table of freezes and thaws at the engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ pub(super) enum PutOutcome {
 #[derive(Debug, Default)]
 pub(super) struct FreezeTable {
     pub(super) by_target: BTreeMap<String, FreezeRecord>,
+    /// The targets whose records have the name of a key that no longer writes, which will be dropped one day.
+    pub(super) under_older_key: BTreeSet<String>,
     /// The fields of records that hold no longer, with their values.
     pub(super) old: Vec<TableField>,
     /// How many records no key of the ring opens.
@@ -123,6 +125,10 @@ impl FreezeTable {
                 // In the middle of a rotation of the keys a target may have two fields.
                 let is_newer = self.by_target.get(&record.whom).is_none_or(|known| known.version < record.version);
                 if is_newer {
+                    match field == fields(engine, &record.whom)[0].as_str().as_bytes() {
+                        true => self.under_older_key.remove(&record.whom),
+                        false => self.under_older_key.insert(record.whom.clone()),
+                    };
                     self.by_target.insert(record.whom.clone(), record);
                 }
             }

@@ -1,9 +1,13 @@
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use tokio::time::sleep;
 
 use super::*;
+use crate::config::SharedConfig;
 use crate::members::TestEngine;
+use crate::model::key_ring::KeyRing;
 use crate::state::Store;
 
 /// A member, with the changes that it learned of from others.
@@ -228,4 +232,26 @@ async fn an_order_is_told_once_the_engine_is_there() {
     one.follow();
     assert_eq!(one.sharing.freeze(&away(), &ANN.parse().unwrap(), freeze("later")).await, Ok(MembersTold::Later));
     other.until(ANN, Some("later")).await;
+}
+
+#[tokio::test]
+async fn freezes_and_thaws_get_the_key_that_writes_before_the_old_one_is_dropped() {
+    let Some(engine) = TestEngine::start() else { return };
+    let ring = |keys: &[u8]| {
+        let lines: Vec<_> = keys.iter().map(|byte| BASE64_STANDARD.encode([*byte; 32])).collect();
+        SharedConfig { keys: KeyRing::parse(&lines.join("\n")).unwrap(), ..engine.config() }
+    };
+    let mut one = Member::start(&engine, Store::in_memory()).await;
+    one.freeze(ANN, "calls").await;
+    one.freeze("domain other.test", "calls").await;
+    one.thaw("domain other.test").await;
+    one.engine = engine.reach_with(ring(&[2, 1])).await;
+    for _ in 0..2 {
+        assert!(one.synchronize().await);
+        let table = table::read(&one.engine, |_| false).await.unwrap();
+        assert_eq!((table.by_target.len(), table.unreadable), (2, 0));
+    }
+    let dropped = engine.reach_with(ring(&[2])).await;
+    let table = table::read(&dropped, |_| false).await.unwrap();
+    assert_eq!((table.by_target.len(), table.unreadable, table.under_older_key.len()), (2, 0, 0));
 }
