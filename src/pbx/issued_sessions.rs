@@ -6,6 +6,7 @@
 mod end_orders;
 mod entry;
 mod filter;
+mod followed_ends;
 mod logout_times;
 mod mark_index;
 mod members;
@@ -246,14 +247,15 @@ impl IssuedSessions {
         self.carry_out(order, logs).map(|ended| ended.len())
     }
 
-    /// Carries out an order of another member, here and in the old processes.
-    fn follow_member(&self, order: &EndOrder, logs: &Logs) {
+    /// Carries out an order of another member, here and in the old processes. Returns the sessions of its choice that ended.
+    fn follow_member(&self, order: &EndOrder, logs: &Logs) -> Vec<Arc<IssuedSession>> {
         let end = SessionEnd { reason: order.reason, by: order.by.as_deref() };
         let ended = self.carry_out(order, logs).unwrap_or_default();
         let by_id = order.ids.iter().map(|digest| SessionFilter::Id { digest: *digest });
         for filter in by_id.chain([order.filter.clone()]) {
             self.orders.add(|| EndOrder::all(filter, end, &ended));
         }
+        ended
     }
 
     fn carry_out(&self, order: &EndOrder, logs: &Logs) -> Option<Vec<Arc<IssuedSession>>> {

@@ -142,7 +142,7 @@ impl Forward {
             Box::pin(request.body_mut().begin()).await;
         }
         if gate.state.freezes.has_any() && self.issued.has_members() {
-            Box::pin(self.learn_owners(request, context)).await;
+            Box::pin(self.learn_owners(request, context)).await?;
         }
         let Outbound { upstream, request, expected, behind, credential, redirect } =
             self.outbound(gate, request, context, exchange, gives_sessions)?;
@@ -206,10 +206,14 @@ impl Forward {
 
     /// Asks the engine for the sessions of a request to the PBX, while an account may be frozen that another member has opened
     /// one for.
-    async fn learn_owners(&self, request: &Request<RequestBody>, context: &RequestContext) {
+    ///
+    /// # Errors
+    /// When the request shows too many of them.
+    async fn learn_owners(&self, request: &Request<RequestBody>, context: &RequestContext) -> Result<(), Error> {
         let to = self.route(&context.authority, &path::canonical(request.uri().path()));
-        if to.is_ok_and(|(to, _)| to == UpstreamName::Pbx) {
-            owners::learn(&self.issued, request, &context.authority.host).await;
+        match to {
+            Ok((UpstreamName::Pbx, _)) => owners::learn(&self.issued, request, &context.authority.host).await,
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 

@@ -4,10 +4,12 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::future::pending;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, timeout};
@@ -15,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use super::IssuedSessions;
 use super::end_orders::{EndOrder, EndOrders};
 use super::entry::IssuedSession;
+use super::followed_ends::{FollowedEnds, NotFollowed};
 use super::memory::SessionMemory;
 use super::table::LIFE;
 use crate::members::{EngineKey, EngineScript, SharedEngine, content};
@@ -31,6 +34,8 @@ const END: &str = "end";
 const UNKNOWN: Duration = Duration::from_secs(30);
 /// The most sessions that are known to be unknown.
 const MOST_UNKNOWN: usize = 10_000;
+/// How many records are removed at the same time.
+const AT_ONCE: usize = 128;
 /// How long an end waits for an engine that is away.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -49,6 +54,9 @@ pub(super) struct MemberSessions {
     engine: Mutex<Option<Arc<SharedEngine>>>,
     /// The ends that other members carry out, too.
     ends: EndOrders,
+    /// How many messages this process has sent.
+    sent: AtomicU64,
+    followed: Mutex<FollowedEnds>,
     /// Sessions that the engine does not know, and until when that is believed.
     unknown: Mutex<HashMap<Digest, Instant>>,
 }
@@ -64,6 +72,9 @@ impl std::fmt::Debug for MemberSessions {
 struct EndMessage {
     /// A number of the member's process.
     from: u64,
+    /// The number of the message among those of the process.
+    number: u64,
+    sent: Timestamp,
     order: EndOrder,
 }
 
@@ -77,12 +88,40 @@ impl MemberSessions {
         self.ends.add(orders);
     }
 
-    /// Returns whether the engine may know a session, which is then not asked for again soon.
-    fn may_be_known(&self, digest: Digest, now: Instant) -> bool {
-        let mut unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
-        if unknown.get(&digest).is_some_and(|until| now < *until) {
+    /// Makes the message about an end.
+    fn message(&self, order: &EndOrder) -> EndMessage {
+        let number = self.sent.fetch_add(1, Ordering::Relaxed);
+        EndMessage { from: self.number.0, number, sent: Timestamp::now(), order: order.clone() }
+    }
+
+    /// Returns whether a message is one of another member that has not come before.
+    fn is_to_be_followed(&self, told: &EndMessage) -> bool {
+        if told.from == self.number.0 {
             return false;
         }
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        match followed.note(told.from, told.number, told.sent, Timestamp::now()) {
+            Ok(()) => true,
+            Err(NotFollowed::Again) => false,
+            Err(NotFollowed::Untimely) => {
+                tracing::warn!(
+                    sent = %told.sent,
+                    "an end of sessions is not followed: it is old and was sent again, or the clocks of members are an hour \
+                     apart"
+                );
+                false
+            }
+        }
+    }
+
+    /// Returns whether the engine may know a session: it was not asked for it a short time ago.
+    fn may_be_known(&self, digest: &Digest, now: Instant) -> bool {
+        self.unknown().get(digest).is_none_or(|until| *until <= now)
+    }
+
+    /// Notes that the engine does not know a session, which is then not asked for again soon.
+    fn note_unknown(&self, digest: Digest, now: Instant) {
+        let mut unknown = self.unknown();
         if unknown.len() >= MOST_UNKNOWN {
             unknown.retain(|_, until| now < *until);
             if unknown.len() >= MOST_UNKNOWN {
@@ -90,16 +129,39 @@ impl MemberSessions {
             }
         }
         unknown.insert(digest, now + UNKNOWN);
-        true
     }
 
-    fn forget_unknown(&self, digest: &Digest) {
-        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
+    fn unknown(&self) -> MutexGuard<'_, HashMap<Digest, Instant>> {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn keys(engine: &SharedEngine, digest: &Digest) -> Vec<EngineKey> {
     engine.names().all_of(SESSION, &[digest])
+}
+
+/// Reads the record of a session, and for how long it is kept; nothing if there is none.
+fn record(engine: &SharedEngine, found: &[Vec<u8>]) -> Option<(SessionMemory, Duration)> {
+    let [sealed, left] = found else { return None };
+    let left = str::from_utf8(left).ok()?.parse().ok().map(Duration::from_millis)?;
+    Some((engine.open(SESSION, sealed)?, left))
+}
+
+/// Removes the records of sessions. Returns whether the engine answered.
+async fn remove(engine: &SharedEngine, digests: &[Digest]) -> bool {
+    for part in digests.chunks(AT_ONCE) {
+        let removed = part.iter().map(async |digest| {
+            let mut delete = redis::cmd("DEL");
+            for key in keys(engine, digest) {
+                delete.arg(key.as_str());
+            }
+            engine.ask::<u64>(&delete).await
+        });
+        if join_all(removed).await.iter().any(Result::is_err) {
+            return false;
+        }
+    }
+    true
 }
 
 impl IssuedSessions {
@@ -136,17 +198,16 @@ impl IssuedSessions {
     pub(crate) async fn learn(&self, id: &str) {
         let Some(engine) = self.members.engine() else { return };
         let (digest, now) = (sha256(id.as_bytes()), Instant::now());
-        if self.table().find(id, now).is_some() || !self.members.may_be_known(digest, now) {
+        if self.table().find(id, now).is_some() || !self.members.may_be_known(&digest, now) {
             return;
         }
-        let Ok(found) = engine.run_script::<Vec<Vec<u8>>>(&FIND, &keys(&engine, &digest), &[]).await else {
-            return self.members.forget_unknown(&digest);
-        };
-        let [sealed, left] = &found[..] else { return };
-        let left = str::from_utf8(left).ok().and_then(|left| left.parse().ok()).map(Duration::from_millis);
-        let Some((memory, left)) = engine.open::<SessionMemory>(SESSION, sealed).zip(left) else { return };
-        self.members.forget_unknown(&digest);
-        self.adopt(memory, &digest, LIFE.saturating_sub(left));
+        // Requests that come at the same time each wait for an answer: none goes on before the session is known.
+        let found = engine.run_script::<Vec<Vec<u8>>>(&FIND, &keys(&engine, &digest), &[]).await;
+        let Ok(found) = found else { return };
+        match record(&engine, &found) {
+            Some((memory, left)) => self.adopt(memory, &digest, LIFE.saturating_sub(left)),
+            None => self.members.note_unknown(digest, now),
+        }
     }
 
     /// Waits for ends of sessions here, and tells the other members, for as long as the configuration is in use.
@@ -169,12 +230,10 @@ impl IssuedSessions {
     }
 
     async fn tell_end(&self, engine: &SharedEngine, order: &EndOrder) -> bool {
-        for key in order.ids.iter().flat_map(|digest| keys(engine, digest)) {
-            if engine.ask::<u64>(redis::cmd("DEL").arg(key.as_str())).await.is_err() {
-                return false;
-            }
+        if !remove(engine, &order.ids).await {
+            return false;
         }
-        let message = EndMessage { from: self.members.number.0, order: order.clone() };
+        let message = self.members.message(order);
         let message = [END.as_bytes(), b" ", &engine.seal(END, &message)[..]].concat();
         engine.ask::<u64>(redis::cmd("PUBLISH").arg(engine.channel().as_str()).arg(message)).await.is_ok()
     }
@@ -187,8 +246,11 @@ impl IssuedSessions {
             match messages.recv().await {
                 Ok(message) => {
                     let told = content(&message, END).and_then(|sealed| engine.open::<EndMessage>(END, sealed));
-                    if let Some(EndMessage { order, .. }) = told.filter(|told| told.from != self.members.number.0) {
-                        self.follow_member(&order, &logs);
+                    if let Some(told) = told.filter(|told| self.members.is_to_be_followed(told)) {
+                        let ended = self.follow_member(&told.order, &logs);
+                        let digests = self.table().digests_of(&ended);
+                        // The member that gave the order does not know these. Without an answer their records expire.
+                        remove(&engine, &digests).await;
                     }
                 }
                 Err(RecvError::Lagged(missed)) => {
@@ -262,6 +324,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn requests_that_come_at_the_same_time_all_wait_until_their_session_is_known() {
+        let Some(engine) = TestEngine::start() else { return };
+        let (one, other) = (member(&engine).await, member(&engine).await);
+        open(&one, "session00000001").await;
+        let ask = async || {
+            other.learn("session00000001").await;
+            assert!(other.find("session00000001").is_some());
+        };
+        tokio::join!(ask(), ask(), ask());
+        assert_eq!(other.list(&SessionFilter::All).len(), 1);
+    }
+
+    #[tokio::test]
     async fn a_session_that_no_member_opened_is_asked_for_once_in_a_while() {
         let Some(engine) = TestEngine::start() else { return };
         let (one, other) = (member(&engine).await, member(&engine).await);
@@ -273,9 +348,27 @@ mod tests {
         assert!(other.find("session00000001").is_none());
         let now = Instant::now();
         for number in 0..=MOST_UNKNOWN as u64 {
-            assert!(other.members.may_be_known(sha256(&number.to_be_bytes()), now));
+            let digest = sha256(&number.to_be_bytes());
+            assert!(other.members.may_be_known(&digest, now));
+            other.members.note_unknown(digest, now);
+            assert!(!other.members.may_be_known(&digest, now));
         }
         assert!(other.members.unknown.lock().unwrap().len() <= MOST_UNKNOWN);
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_sent_again_ends_nothing() {
+        let Some(engine) = TestEngine::start() else { return };
+        let (one, other) = (member(&engine).await, member(&engine).await);
+        one.end_everywhere(SessionFilter::All, EndReason::Operator.into(), &logs());
+        let message = one.members.message(&one.members.ends.take().unwrap());
+        assert!(!one.members.is_to_be_followed(&message), "its own");
+        assert!(other.members.is_to_be_followed(&message));
+        assert!(!other.members.is_to_be_followed(&message));
+        let next = one.members.message(&message.order);
+        assert!(other.members.is_to_be_followed(&next));
+        let old = EndMessage { sent: Timestamp::UNIX_EPOCH, ..one.members.message(&message.order) };
+        assert!(!other.members.is_to_be_followed(&old));
     }
 
     #[tokio::test]

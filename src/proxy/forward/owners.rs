@@ -18,7 +18,7 @@ use crate::pbx::{IssuedSession, IssuedSessions, SessionFilter, UnissuedSession};
 use crate::proxy::error::Error;
 use crate::upstream::RequestBody;
 
-/// The most sessions of one request that are watched for a tunnel. A browser shows one.
+/// The most sessions of one request that are watched for a tunnel, or that the engine is asked for. A browser shows one.
 const MAX_UNISSUED: usize = 4;
 
 /// Refuses a request with the session of a frozen account: with it, calls could be made.
@@ -38,11 +38,19 @@ pub(super) fn refuse_frozen(
 }
 
 /// Asks the engine for the sessions of a request that this member does not know, so that a freeze of their accounts holds.
-pub(super) async fn learn(issued: &IssuedSessions, request: &Request<RequestBody>, host: &str) {
+///
+/// # Errors
+/// When it shows more of them than the engine is asked for: one of them may be that of a frozen account.
+pub(super) async fn learn(issued: &IssuedSessions, request: &Request<RequestBody>, host: &str) -> Result<(), Error> {
     let shown = mentions(request.headers(), request.uri(), host);
-    for session in shown.sessions().take(MAX_UNISSUED) {
+    let unknown: Vec<_> = shown.sessions().filter(|id| issued.find(id).is_none()).collect();
+    if unknown.len() > MAX_UNISSUED {
+        return Err(Error::Forbidden);
+    }
+    for session in unknown {
         issued.learn(session).await;
     }
+    Ok(())
 }
 
 /// Asks for the session of a request in the background, for the access lines of later ones.

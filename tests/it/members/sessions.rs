@@ -79,6 +79,18 @@ async fn the_operator_ends_sessions_of_all_members() {
 }
 
 #[tokio::test]
+async fn a_session_that_another_member_ends_leaves_the_engine() {
+    let Some(engine) = Engine::start().await else { return };
+    let [one, other] = two_members(&engine, Plan::default).await;
+    log_in(&one, &one.app.log_in("alice")).await.unwrap();
+    let records = || engine.tell(&["KEYS", "callgate:session:*"]).trim().lines().count();
+    assert_eq!(records(), 1);
+    // The member that is given the order does not know the session.
+    order(&other.gate, "/sessions/end", &serde_json::json!({ "all": true }));
+    until("no record is left", || records() == 0).await;
+}
+
+#[tokio::test]
 async fn a_freeze_stops_requests_with_a_session_of_another_member() {
     let Some(engine) = Engine::start().await else { return };
     let [one, other] = two_members(&engine, Plan::default).await;
@@ -87,4 +99,15 @@ async fn a_freeze_stops_requests_with_a_session_of_another_member() {
     let ask = || other.gate.get("/rest/user").host("pbx.test").cookie(&format!("session={session}"));
     obeyed(&other, &["freeze", "account", "40@acme.test"]).await;
     ask().send().await.expect(403);
+}
+
+#[tokio::test]
+async fn the_session_of_a_frozen_account_does_not_hide_behind_others() {
+    let Some(engine) = Engine::start().await else { return };
+    let [_one, other] = two_members(&engine, Plan::default).await;
+    obeyed(&other, &["freeze", "account", "41@acme.test"]).await;
+    let ask = |query: &str| other.gate.get(&format!("/rest/user?{query}")).host("pbx.test");
+    // The PBX itself refuses these: the engine is asked for as many sessions as a browser may show.
+    ask("session=1&session=2").send().await.expect(401);
+    ask("session=1&session=2&session=3&session=4&session=5").send().await.expect(403);
 }
