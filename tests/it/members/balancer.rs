@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::kit::load::Load;
-use crate::kit::program::Program;
+use crate::kit::program::{Program, Successor};
 use crate::kit::programs::{KillTimer, are_here};
 use crate::kit::stage::until;
 use crate::kit::upstream::RawUpstream;
@@ -134,8 +134,7 @@ async fn members_are_upgraded_and_drained_in_turn_without_a_lost_request() {
     let Some(([mut one, two], balancer)) = two_members([&upstream, &upstream]).await else { return };
     let load = Load::start(balancer.addr, roots([&one, &two]));
     load.more(100).await;
-    one.running.signal("-USR2");
-    one.running.complaint("handed over").await;
+    let _successor = Successor::of(&mut one).await;
     load.more(300).await;
     two.running.terminate();
     let (code, told) = two.running.end().await;
