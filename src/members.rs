@@ -24,7 +24,7 @@ use self::circuit::{Circuit, Outcome};
 use self::link::EngineLink;
 pub(crate) use self::names::{EngineKey, KeyNames};
 #[cfg(test)]
-pub(crate) use self::test_engine::TestEngine;
+pub(crate) use self::test_engine::{Numbers, TestEngine, script_with_test_clock};
 use self::value_seal::ValueSeal;
 use crate::backoff;
 use crate::config::SharedConfig;
@@ -50,7 +50,7 @@ pub(crate) struct SharedEngine {
     circuit: Mutex<Circuit>,
     /// Wakes the control thread when the circuit opens.
     opened: Notify,
-    /// How often the engine was reached anew. Whoever keeps a copy of its data reads that again then.
+    /// How often the engine was reached anew. A part that keeps a copy of its data reads that again then.
     reached: watch::Sender<u64>,
     messages: broadcast::Sender<PushInfo>,
 }

@@ -31,7 +31,7 @@ impl FreezeRecord {
     pub(super) fn of_value(engine: &SharedEngine, value: &[u8]) -> Option<Self> {
         let end = value.iter().position(|byte| *byte == b' ')?;
         let record: Self = engine.open(KIND, &value[end + 1..])?;
-        // The sealed one counts: whoever can write to the engine can change the other.
+        // The sealed one counts: a program that can write to the engine can change the other.
         (record.version.to_string().as_bytes() == &value[..end]).then_some(record)
     }
 }

@@ -105,26 +105,8 @@ mod tests {
 
     use super::super::limiter::{Limiter, quota};
     use super::*;
-    use crate::members::TestEngine;
+    use crate::members::{Numbers, TestEngine, script_with_test_clock};
     use crate::model::rate::Rate;
-
-    /// Numbers that look random, the same in each run.
-    struct Numbers(u64);
-
-    impl Numbers {
-        fn below(&mut self, bound: u64) -> u64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 33) % bound
-        }
-    }
-
-    /// The script with a clock of the test's, which stands for the engine's.
-    fn script_with_test_clock() -> EngineScript {
-        let text = include_str!("gcra.lua");
-        let clock = "local time = redis.call('TIME')";
-        assert_eq!(text.matches(clock).count(), 1);
-        EngineScript::new(String::leak(text.replace(clock, "local time = { ARGV[#ARGV - 1], ARGV[#ARGV] }")))
-    }
 
     /// Asks as [`ask`], at a time in microseconds since the engine's beginning.
     async fn ask_at(
@@ -179,7 +161,8 @@ mod tests {
     #[tokio::test]
     async fn the_engine_counts_as_governor_does() {
         let Some(server) = TestEngine::start() else { return };
-        let (engine, script, mut numbers) = (server.reach().await, script_with_test_clock(), Numbers(7));
+        let (engine, script, mut numbers) =
+            (server.reach().await, script_with_test_clock(include_str!("gcra.lua")), Numbers(7));
         let vectors = [
             "30/min burst 10",
             "10/min",

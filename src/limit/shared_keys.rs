@@ -67,25 +67,7 @@ fn name_of_user(engine: &SharedEngine, keys: &DistinctKeys, user: &str) -> Engin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::members::TestEngine;
-
-    /// Numbers that look random, the same in each run.
-    struct Numbers(u64);
-
-    impl Numbers {
-        fn below(&mut self, bound: u64) -> u64 {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (self.0 >> 33) % bound
-        }
-    }
-
-    /// The script with a clock of the test's, which stands for the engine's.
-    fn script_with_test_clock() -> EngineScript {
-        let text = include_str!("distinct_keys.lua");
-        let clock = "local time = redis.call('TIME')";
-        assert_eq!(text.matches(clock).count(), 1);
-        EngineScript::new(String::leak(text.replace(clock, "local time = { ARGV[#ARGV - 1], ARGV[#ARGV] }")))
-    }
+    use crate::members::{Numbers, TestEngine, script_with_test_clock};
 
     fn at(micros: u64) -> [Vec<u8>; 2] {
         [1_900_000_000 + micros / 1_000_000, micros % 1_000_000].map(|part| part.to_string().into_bytes())
@@ -94,7 +76,8 @@ mod tests {
     #[tokio::test]
     async fn the_engine_counts_as_a_member_does() {
         let Some(server) = TestEngine::start() else { return };
-        let (engine, script, mut numbers) = (server.reach().await, script_with_test_clock(), Numbers(11));
+        let (engine, script, mut numbers) =
+            (server.reach().await, script_with_test_clock(include_str!("distinct_keys.lua")), Numbers(11));
         let mut sums = [0, 0, 0];
         for rate in ["2/5min", "1/24h", "5/15min", "20/24h", "3/min"] {
             let keys = DistinctKeys::new(rate.parse().unwrap());
@@ -123,7 +106,7 @@ mod tests {
     #[tokio::test]
     async fn an_engine_whose_clock_is_set_back_keeps_no_key_for_longer_than_a_period() {
         let Some(server) = TestEngine::start() else { return };
-        let (engine, script) = (server.reach().await, script_with_test_clock());
+        let (engine, script) = (server.reach().await, script_with_test_clock(include_str!("distinct_keys.lua")));
         let keys = DistinctKeys::new("1/5min".parse().unwrap());
         let admit = async |key: u8, seconds: u64| {
             admit_there(&script, &engine, &keys, "ann", [key; 32], &at(seconds * 1_000_000)).await.unwrap()

@@ -12,7 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::SharedEngine;
+use super::{EngineScript, SharedEngine};
 use crate::config::{EngineNode, EngineTopology, MarksWhenDown, SharedConfig};
 use crate::model::key_ring::KeyRing;
 
@@ -100,4 +100,22 @@ fn server_in(folder: &TempDir) -> io::Result<Child> {
     server.args(["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket", "engine.sock"]);
     server.current_dir(folder.path()).stdout(Stdio::null()).stdin(Stdio::null());
     server.spawn()
+}
+
+/// Numbers that look random, the same in each run.
+pub(crate) struct Numbers(pub(crate) u64);
+
+impl Numbers {
+    /// Returns the next number below a bound.
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// Takes the last two arguments of a script, seconds and microseconds, in the place of the engine's clock.
+pub(crate) fn script_with_test_clock(text: &str) -> EngineScript {
+    let clock = "local time = redis.call('TIME')";
+    assert_eq!(text.matches(clock).count(), 1);
+    EngineScript::new(String::leak(text.replace(clock, "local time = { ARGV[#ARGV - 1], ARGV[#ARGV] }")))
 }

@@ -7,7 +7,7 @@ use crate::model::credential_mark::CredentialMark;
 use crate::model::digest::{Digest, sha256};
 use crate::model::freeze_target::FreezeTarget;
 
-/// A choice among the sessions. It names no id, cookie or token: whoever reads it can use none of them.
+/// A choice among the sessions. It names no id, cookie or token, so a reader can use none of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "snake_case")]
 pub(crate) enum SessionFilter {
