@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use self::output::{print_line, print_remark};
 use crate::config::{self, Config, Problems};
@@ -110,6 +111,10 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(unparsed) => return print_usage(&unparsed),
     };
+    // Memory has passwords and keys: the system writes no core dump of it, and no other process of this user reads it.
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        print_remark(&format_args!("warning: core dumps are not off: {error}"));
+    }
     let done = match arguments.command {
         Command::Run { config } => run::run(&config),
         Command::Demo(arguments) => demo::run(&arguments),

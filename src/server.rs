@@ -102,6 +102,7 @@ pub struct Server {
     snapshots: watch::Sender<Arc<Snapshot>>,
     workers: Vec<WorkerHandle>,
     metrics: Arc<Metrics>,
+    heartbeats: Arc<Heartbeats>,
     budget: Arc<Budget>,
     control: ControlThread,
     admin: Mutex<Option<AdminListener>>,
@@ -221,7 +222,7 @@ impl Server {
         let admin = AdminContext {
             snapshots: snapshot,
             metrics: Arc::clone(&metrics),
-            heartbeats,
+            heartbeats: Arc::clone(&heartbeats),
             workers: count,
             predecessors: Arc::clone(&predecessors),
         };
@@ -241,6 +242,7 @@ impl Server {
             snapshots,
             workers,
             metrics,
+            heartbeats,
             budget,
             control,
             admin,
@@ -335,6 +337,12 @@ impl Server {
     #[must_use]
     pub fn state(&self) -> watch::Receiver<ServerState> {
         self.state.subscribe()
+    }
+
+    /// Returns the heartbeats of the workers.
+    #[must_use]
+    pub fn heartbeats(&self) -> Arc<Heartbeats> {
+        Arc::clone(&self.heartbeats)
     }
 
     /// Returns the address of the admin listener, with the port that was bound.

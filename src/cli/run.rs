@@ -52,6 +52,8 @@ pub(super) async fn serve(
         tracing::info!(%address, "listening");
     }
     ready(&server);
+    let watchdog = systemd::Watchdog::start(server.heartbeats());
+    let watchdog = watchdog.map_err(|error| report_error("cannot start a thread", &error))?;
     systemd::ready();
     inherited.ready();
     let mut is_reloading = false;
@@ -67,8 +69,8 @@ pub(super) async fn serve(
             }
             (ServeEvent::HandOver, Some(_)) => match hand_over(&mut server, &mut signals).await {
                 HandOverOutcome::HandedOver => {
-                    // The new process watches the files.
-                    drop(source);
+                    // The new process watches the files and notifies the watchdog.
+                    drop((source, watchdog));
                     keep_tunnels(&mut server, &mut signals).await;
                     break;
                 }
@@ -116,7 +118,7 @@ async fn hand_over(server: &mut Server, signals: &mut Signals) -> HandOverOutcom
     let mut arguments = env::args_os();
     // Looked up as a shell does: /proc/self/exe would be the old file, which an upgrade may have removed.
     let mut command = Command::new(arguments.next().unwrap_or_else(|| "callgate".into()));
-    command.args(arguments);
+    command.args(arguments).env_remove(systemd::WATCHDOG_PID);
     tracing::info!("handing over");
     let handed = tokio::select! {
         handed = server.hand_over(command) => handed,

@@ -7,9 +7,15 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::time::Instant;
+
+use crate::observe::heartbeat::Heartbeats;
 
 /// How long a send waits while the service manager does not read its socket.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -42,6 +48,44 @@ pub(super) fn handed_over(id: u32) {
 pub(super) fn main_again() -> bool {
     notify(&[NotifyState::MainPid(std::process::id())]);
     socket_name().is_some()
+}
+
+/// The variable with the id of the process that the watchdog is for. A process that is handed over to is another one, and is
+/// started without it.
+pub(super) const WATCHDOG_PID: &str = "WATCHDOG_PID";
+
+/// Notifies the watchdog of systemd while every worker makes progress, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    /// Closed at the end, which ends the thread.
+    _open: Sender<()>,
+}
+
+impl Watchdog {
+    /// Starts the thread that notifies the watchdog; without a watchdog there is none. A thread of its own: a disk may block
+    /// the thread that waits for signals, and calls must not end for that.
+    ///
+    /// # Errors
+    /// When the thread cannot be started.
+    pub(super) fn start(heartbeats: Arc<Heartbeats>) -> io::Result<Option<Self>> {
+        let Some(limit) = sd_notify::watchdog_enabled() else { return Ok(None) };
+        let (open, closed) = channel();
+        let are_live = move || heartbeats.stuck(Instant::now()).is_empty();
+        let work = move || watch(limit, &closed, are_live, || notify(&[NotifyState::Watchdog]));
+        thread::Builder::new().name("callgate-watchdog".to_owned()).spawn(work)?;
+        Ok(Some(Self { _open: open }))
+    }
+}
+
+/// Notifies while all workers are live, twice within `limit` as sd_watchdog_enabled(3) advises, until the channel closes.
+fn watch(limit: Duration, closed: &Receiver<()>, are_live: impl Fn() -> bool, notify: impl Fn()) {
+    while closed.recv_timeout(limit / 2) == Err(RecvTimeoutError::Timeout) {
+        if are_live() {
+            notify();
+        } else {
+            tracing::error!("a worker is stuck: systemd restarts callgate unless it moves soon");
+        }
+    }
 }
 
 fn socket_name() -> Option<OsString> {
@@ -80,6 +124,8 @@ fn address(socket: &OsStr) -> io::Result<SocketAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     #[test]
@@ -94,5 +140,19 @@ mod tests {
             let length = manager.recv(&mut lines).unwrap();
             assert_eq!(&lines[..length], b"MAINPID=7\nREADY=1\n");
         }
+    }
+    #[test]
+    fn the_watchdog_hears_nothing_while_a_worker_is_stuck() {
+        let (open, closed) = channel();
+        let (open, looks, notices) = (Cell::new(Some(open)), Cell::new(0), Cell::new(0));
+        let are_live = || {
+            looks.set(looks.get() + 1);
+            if looks.get() == 4 {
+                drop(open.take());
+            }
+            looks.get() != 2
+        };
+        watch(Duration::from_millis(2), &closed, are_live, || notices.set(notices.get() + 1));
+        assert_eq!((looks.get(), notices.get()), (4, 3));
     }
 }

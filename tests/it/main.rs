@@ -112,6 +112,7 @@ mod operate {
     pub mod check;
     pub mod command_output;
     pub mod commands;
+    pub mod core_dumps;
     pub mod demo;
     pub mod drain;
     pub mod freeze;

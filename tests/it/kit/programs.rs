@@ -92,6 +92,7 @@ impl KillTimer {
 pub fn signal(id: u32, name: &str) -> bool {
     let signal = match name {
         "-0" => return test_kill_process(pid(id)).is_ok(),
+        "-ABRT" => Signal::ABORT,
         "-CONT" => Signal::CONT,
         "-HUP" => Signal::HUP,
         "-KILL" => Signal::KILL,

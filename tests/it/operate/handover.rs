@@ -4,12 +4,13 @@ use std::fs;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 
 use command_fds::{CommandFdExt, FdMapping};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::kit::client::{read_head, status};
-use crate::kit::commands::{Running, callgate};
+use crate::kit::commands::{Running, callgate, piped};
 use crate::kit::program::{Program, check_echo, echo, tunnel};
 use crate::kit::program::{Successor, code};
 use crate::kit::stage::until;
@@ -138,6 +139,30 @@ async fn sockets_of_systemd_are_taken_and_each_step_is_notified() {
     until("the old process ends", || running.child.try_wait().unwrap().is_some()).await;
     successor.signal("-TERM");
     assert_eq!(notified(&notify), "STOPPING=1\n");
+}
+
+#[tokio::test]
+async fn the_watchdog_of_systemd_is_notified_also_by_the_process_that_was_handed_over_to() {
+    let upstream = RawUpstream::ok().await;
+    let program = Program::before(upstream.addr, "").await;
+    program.change("127.0.0.1:0", &TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string());
+    let notify = UnixDatagram::bind(program.file("notify")).unwrap();
+    notify.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    // As systemd, which names the first process.
+    let mut command = piped(Command::new("sh"));
+    command.args(["-c", "WATCHDOG_PID=$$ exec \"$0\" run --config \"$1\"", env!("CARGO_BIN_EXE_callgate")]);
+    command.arg(program.file("proxy.toml")).env("WATCHDOG_USEC", "20000").env("NOTIFY_SOCKET", program.file("notify"));
+    let mut running = Running::start(command);
+    let heard = |part: &str| while !notified(&notify).starts_with(part) {};
+    heard("READY=1");
+    heard("WATCHDOG=1");
+    running.signal("-USR2");
+    let successor = Successor::told(&running.complaint("handed over").await);
+    until("the old process ends", || running.child.try_wait().unwrap().is_some()).await;
+    heard("MAINPID=");
+    heard("WATCHDOG=1");
+    successor.signal("-TERM");
+    heard("STOPPING=1");
 }
 
 /// systemd watches only its own children, and the newest process is the child of an old one.
