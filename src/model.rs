@@ -24,6 +24,8 @@ pub mod member_name;
 pub mod mentions;
 pub mod ott;
 pub mod own_paths;
+pub mod page_language;
+pub mod page_text;
 pub mod path;
 pub mod pbx_page;
 pub mod principal;

@@ -7,6 +7,7 @@ mod auth;
 mod auto;
 mod origins;
 mod own_paths;
+mod pages;
 mod passthrough;
 mod server;
 mod shared;
@@ -236,6 +237,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     allow::warn_late(&rules, &allow_nodes);
 
     let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);
+    let pages = root.section("pages", |table| Some(pages::pages(table, around))).unwrap_or_default();
     let log = root.section("log", |table| Some(log(table, around))).unwrap_or(DEFAULT_LOG);
     let audit = root.section("audit", |table| audit::audit(table, &log.access, around)).unwrap_or_default();
     let public: Vec<_> =
@@ -268,6 +270,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         methods: methods.methods,
         rules,
         limits,
+        pages,
         log,
         audit,
         admin,

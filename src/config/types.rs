@@ -2,6 +2,7 @@
 
 mod auth;
 mod auto;
+mod pages;
 mod passthrough;
 mod shared;
 mod upstream;
@@ -22,6 +23,7 @@ use tracing::Level;
 
 pub use self::auth::*;
 pub use self::auto::*;
+pub use self::pages::*;
 pub use self::passthrough::*;
 pub use self::shared::*;
 pub use self::upstream::*;
@@ -70,6 +72,8 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// `[limits]`: the quotas of the login endpoints.
     pub limits: LimitsConfig,
+    /// `[pages]`: the pages that people meet.
+    pub pages: PagesConfig,
     /// `[log]`.
     pub log: LogConfig,
     /// `[audit]`.

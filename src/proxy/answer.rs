@@ -3,6 +3,8 @@
 mod account_choice;
 pub(super) mod audience;
 pub(super) mod page;
+mod problem_page;
+pub(super) mod reader;
 pub(super) mod response;
 
 use std::time::Duration;
@@ -12,14 +14,13 @@ use http::{Response, StatusCode, Version};
 use serde_json::{Value, json};
 
 use self::audience::Audience;
-use self::page::Page;
+use self::reader::Reader;
 use self::response::retry_after;
 use super::browser::cors;
 use super::error::Error;
 use crate::auth::OidcError;
 use crate::exchange::Body;
 use crate::message::websocket::{self, WEBSOCKET};
-use crate::model::html::escape;
 use crate::model::path::LOGIN_PATH;
 use crate::state::KeepError;
 use crate::voximplant::NewcomerError;
@@ -34,27 +35,28 @@ const WAIT_FOR_AUDIT: Duration = Duration::from_secs(2);
 /// `Retry-After` where every connection to the upstream is taken.
 const WAIT_FOR_CONNECTION: Duration = Duration::from_secs(1);
 
-/// Turns an error into the answer for an audience.
+/// Turns an error into the answer for an audience. `reader`: the person, if it is one.
 #[must_use]
-pub(super) fn render(error: &Error, audience: &Audience) -> Response<Body> {
+pub(super) fn render(error: &Error, audience: &Audience, reader: Reader<'_>) -> Response<Body> {
     match error {
         Error::ForListedOrigin(error, origin) => {
-            let mut response = render(error, &audience.to_a_program());
+            let mut response = render(error, &audience.to_a_program(), reader);
             cors::show_to(&mut response, origin);
             response
         }
         Error::Unauthenticated { login: Some(login) } if audience.is_navigation => {
             response::redirect(StatusCode::FOUND, login)
         }
-        Error::Choose(choices) => account_choice::answer(choices, error, audience),
-        error => problem(error, audience),
+        Error::Choose(choices) => account_choice::answer(choices, error, audience, reader),
+        error => problem(error, audience, reader),
     }
 }
 
-fn problem(error: &Error, audience: &Audience) -> Response<Body> {
+fn problem(error: &Error, audience: &Audience, reader: Reader<'_>) -> Response<Body> {
     let (status, _) = error.status();
+    let fields = fields(error);
     let mut response = match audience.wants_html {
-        true => problem_page(error, audience).respond(),
+        true => problem_page::of(error, wait_of(&fields), audience, reader).respond(),
         false => {
             let mut value = json_of(error, audience);
             if let Some(login) = login(error) {
@@ -63,10 +65,16 @@ fn problem(error: &Error, audience: &Audience) -> Response<Body> {
             response::json_with_status(status, &value)
         }
     };
-    for (name, value) in fields(error) {
+    for (name, value) in fields {
         response.headers_mut().insert(name, value);
     }
     response
+}
+
+/// Returns how long `Retry-After` asks to wait, in seconds.
+fn wait_of(fields: &[(HeaderName, HeaderValue)]) -> Option<u64> {
+    let (_, value) = fields.iter().find(|(name, _)| *name == header::RETRY_AFTER)?;
+    value.to_str().ok()?.parse().ok()
 }
 
 /// Returns the members that every error has in JSON.
@@ -75,55 +83,12 @@ fn json_of(error: &Error, audience: &Audience) -> Value {
     json!({ "error": code, "message": error.to_string(), "request_id": audience.request_id.as_str() })
 }
 
-fn problem_page(error: &Error, audience: &Audience) -> Page {
-    let (status, _) = error.status();
-    let link = |(login, label)| format!("<p><a href=\"{}\">{label}</a></p>", escape(login));
-    let again = login_again(error).map(|login| (login, "Log in again"));
-    let login = login(error).map(|login| (login, "Log in")).or(again).map(link);
-    let password = match error {
-        Error::LoginNotKept(ways) => {
-            format!("<p><a href=\"{}\">Log in with a password</a></p>", escape(&ways.password))
-        }
-        _ => String::new(),
-    };
-    let main = format!(
-        "{}{password}<p>{}If this keeps happening, send this number to your administrator:</p><small>{}<br>{status}</small>",
-        login.unwrap_or_default(),
-        advice(status),
-        audience.request_id
-    );
-    Page::new(&capitalized(&error.to_string()), main).with_status(status)
-}
-
-/// Returns what a person can do now; an empty text where there is nothing.
-fn advice(status: StatusCode) -> &'static str {
-    match status {
-        StatusCode::UNAUTHORIZED => "Log in on this site, then follow the link again. ",
-        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => "Try again in a while. ",
-        _ if status.is_server_error() => "Try again in a moment. ",
-        _ => "",
-    }
-}
-
-fn capitalized(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
-}
-
 /// Returns where the caller can log in.
 fn login(error: &Error) -> Option<&str> {
     match error {
         Error::Unauthenticated { login } => login.as_deref(),
         Error::Oidc(..) => Some(LOGIN_PATH),
         Error::LoginNotKept(ways) => Some(&ways.again),
-        _ => None,
-    }
-}
-
-/// Returns where a person can begin the login again.
-fn login_again(error: &Error) -> Option<&str> {
-    match error {
-        Error::LoginAgain(_, login) => Some(login),
         _ => None,
     }
 }
@@ -170,36 +135,22 @@ fn field((name, value): (&'static str, String)) -> Option<(HeaderName, HeaderVal
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
+    use std::sync::LazyLock;
 
     use super::*;
+    use crate::config::PagesConfig;
     use crate::observe::RequestId;
     use crate::proxy::error::AccountChoices;
     use crate::proxy::login::link_options::LinkOptions;
 
-    fn person() -> Audience {
-        Audience { is_navigation: true, wants_html: true, request_id: RequestId::next() }
-    }
-
-    #[tokio::test]
-    async fn a_page_says_what_a_person_can_do() {
-        for (error, expected) in [
-            (Error::Unauthenticated { login: None }, "<p>Log in on this site, then follow the link again. If"),
-            (Error::Forbidden, "<p>If this keeps happening, send this number"),
-            (Error::RequestTimeout, "<p>Try again in a while. If"),
-            (Error::Prefetch, "<p>Try again in a moment. If"),
-        ] {
-            let page = render(&error, &person()).into_body().collect().await.unwrap().to_bytes();
-            let page = String::from_utf8_lossy(&page);
-            assert!(page.contains(expected), "{error}: {page}");
-        }
-    }
+    static PAGES: LazyLock<PagesConfig> = LazyLock::new(PagesConfig::default);
 
     #[test]
     fn pages_of_errors_carry_the_security_headers() {
+        let person = Audience { is_navigation: true, wants_html: true, language: None, request_id: RequestId::next() };
         let choices = AccountChoices::PbxByLink { among: Vec::new(), options: LinkOptions::default() };
         for error in [Error::Forbidden, Error::Unauthenticated { login: None }, Error::Choose(choices)] {
-            let response = render(&error, &person());
+            let response = render(&error, &person, Reader::new(&PAGES, None, false));
             for name in ["content-security-policy", "referrer-policy", "x-content-type-options", "cache-control"] {
                 assert!(response.headers().contains_key(name), "{error}: {name}");
             }

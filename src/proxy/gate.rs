@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use super::answer::reader::{Reader, wanted_language};
 use super::context::{LoginRequest, RequestContext};
 use super::error::Error;
 use super::hosts::Hosts;
@@ -68,6 +69,11 @@ impl Gate {
             return Ok(Rc::clone(peer));
         }
         ForwardedChain::from_headers(client, headers, |hop| server.believes(hop)).map(Rc::new)
+    }
+
+    /// Returns the person that a page is for, who asked for it with a query and header fields.
+    pub(super) fn reader(&self, query: Option<&str>, headers: &HeaderMap) -> Reader<'_> {
+        Reader::new(&self.config().pages, wanted_language(query, headers), self.has_providers())
     }
 
     // === What the configuration says ===

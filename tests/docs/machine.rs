@@ -52,6 +52,7 @@ impl Machine {
         fs::create_dir_all(machine.etc().join("certs")).unwrap();
         fs::create_dir_all(machine.etc().join("log")).unwrap();
         fs::create_dir_all(machine.etc().join("secrets")).unwrap();
+        fs::create_dir_all(machine.etc().join("pages")).unwrap();
         let certificate = dev::certificate(&["portal.example.com", "pbx.example.com"]).unwrap();
         let staff = dev::certificate(&["staff.example.com"]).unwrap();
         let whole = |certificate: &dev::DevCertificate| format!("{}{}", certificate.chain, certificate.ca);
@@ -63,6 +64,7 @@ impl Machine {
             ("certs/client-ca.pem", &certificate.ca),
             ("certs/staff.pem", &whole(&staff)),
             ("certs/staff.key", &staff.key),
+            ("pages/logo.svg", &"<svg xmlns=\"http://www.w3.org/2000/svg\"/>".to_owned()),
             ("sso-secret", &"a-secret-of-the-proxy-0123456789".to_owned()),
             ("certs/id.pem", &staff.chain),
             ("links", &"a-secret-that-signs-links-0123456789".to_owned()),

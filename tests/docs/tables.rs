@@ -6,6 +6,8 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use callgate::model::page_language::PageLanguage;
+use callgate::model::page_text::PageText;
 use http::StatusCode;
 
 use crate::blocks::{quoted, readme_configuration, split};
@@ -25,6 +27,13 @@ pub fn rows(path: &str) -> Vec<(String, Vec<String>)> {
         }
     }
     rows
+}
+
+#[test]
+fn the_words_of_pages_are_listed() {
+    let listed = rows("docs/pages.md").into_iter().map(|(_, cells)| (cells[0].replace('`', ""), cells[1].clone()));
+    let texts = PageText::ALL.map(|(key, text)| (key.to_owned(), text.in_language(PageLanguage::English).to_owned()));
+    assert_eq!(listed.collect::<Vec<_>>(), texts);
 }
 
 /// Asks the admin listener of a gate that runs for all its metrics.

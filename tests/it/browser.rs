@@ -7,6 +7,7 @@ mod demo;
 mod driver;
 mod logout;
 mod oidc;
+mod pages;
 mod phone;
 mod stage;
 

@@ -8,6 +8,7 @@ mod jwt;
 mod mistakes;
 mod oidc;
 mod operate;
+mod pages;
 mod passthrough;
 mod pbx;
 mod rules;
@@ -45,7 +46,7 @@ struct Folder(TempDir);
 impl Folder {
     fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
-        for name in ["certs", "secrets", "log", "state"] {
+        for name in ["certs", "secrets", "log", "state", "pages"] {
             fs::create_dir(folder.0.path().join(name)).unwrap();
         }
         let (chain, key) = certificate(2099);
@@ -82,6 +83,7 @@ impl Folder {
             ("secrets/newline", "\n"),
             ("secrets/two-lines", &format!("{SECRET}\n{SECRET}\n")),
             ("secrets/nul", &format!("{SECRET}\0\n")),
+            ("pages/logo.svg", "<svg xmlns=\"http://www.w3.org/2000/svg\"/>"),
             ("people.csv", "email,ext\nann@example.com,40\n"),
             ("voximplant.htdigest", &format!("ann:voximplant.com:{HA1}\n")),
             ("bad.htdigest", &format!("ann:voximplant.com:{HA1}\n{SECRET}\n")),

@@ -6,19 +6,25 @@ use serde_json::Value;
 
 use super::audience::Audience;
 use super::page::Page;
+use super::reader::Reader;
 use super::{json_of, response};
 use crate::exchange::Body;
 use crate::model::grant::Requested;
-use crate::model::html::escape;
+use crate::model::page_text::PageText;
 use crate::proxy::error::{AccountChoices, Error};
 use crate::proxy::login::link_options::{LinkOptions, path_for};
 
 /// Offers the accounts that `error` carries.
-pub(super) fn answer(choices: &AccountChoices, error: &Error, audience: &Audience) -> Response<Body> {
+pub(super) fn answer(
+    choices: &AccountChoices,
+    error: &Error,
+    audience: &Audience,
+    reader: Reader<'_>,
+) -> Response<Body> {
     let (status, _) = error.status();
     match choices {
         AccountChoices::PbxByLink { among, options } if audience.wants_html => {
-            page(among, options).with_status(status).respond()
+            page(reader, among, options).with_status(status).respond()
         }
         AccountChoices::PbxByLink { among, .. } | AccountChoices::Pbx(among) | AccountChoices::Voximplant(among) => {
             let mut value = json_of(error, audience);
@@ -35,13 +41,9 @@ fn parameters(choice: &Requested) -> Value {
     named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), Value::String(value.clone()?)))).collect()
 }
 
-fn page(among: &[Requested], options: &LinkOptions) -> Page {
-    let item = |choice: &Requested| {
-        let (path, name) = (escape(&path_for(choice, options, &[])), escape(&display_name(choice)));
-        format!("<li><a href=\"{path}\">{name}</a></li>")
-    };
-    let items: String = among.iter().map(item).collect();
-    Page::new("Which account?", format!("<ul>{items}</ul>"))
+fn page<'p>(reader: Reader<'p>, among: &[Requested], options: &LinkOptions) -> Page<'p> {
+    let choice = |choice: &Requested| (path_for(choice, options, &[]), display_name(choice));
+    Page::new(reader, PageText::WhichAccount).with_choices(among.iter().map(choice))
 }
 
 fn display_name(choice: &Requested) -> String {

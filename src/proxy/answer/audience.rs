@@ -2,6 +2,8 @@
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
+use super::reader::wanted_language;
+use crate::model::page_language::PageLanguage;
 use crate::observe::RequestId;
 
 const SEC_FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
@@ -13,6 +15,8 @@ pub(in crate::proxy) struct Audience {
     pub(in crate::proxy) is_navigation: bool,
     /// A page is wanted rather than JSON.
     pub(in crate::proxy) wants_html: bool,
+    /// The language of a page; `None`: the request asks for none of ours.
+    pub(in crate::proxy) language: Option<PageLanguage>,
     /// The id of the request, which every answer names.
     pub(in crate::proxy) request_id: RequestId,
 }
@@ -20,16 +24,18 @@ pub(in crate::proxy) struct Audience {
 impl Audience {
     /// Reads the audience from `Sec-Fetch-Mode` and `Accept`. Without `Sec-Fetch-Mode`, `Accept` decides both.
     #[must_use]
-    pub(in crate::proxy) fn of(headers: &HeaderMap, request_id: RequestId) -> Self {
+    pub(in crate::proxy) fn of(headers: &HeaderMap, query: Option<&str>, request_id: RequestId) -> Self {
         let wants_html = accepts(headers, b"text/html");
         let mode = headers.get(SEC_FETCH_MODE).map(HeaderValue::as_bytes);
-        Self { is_navigation: mode.map_or(wants_html, |mode| mode == b"navigate"), wants_html, request_id }
+        let is_navigation = mode.map_or(wants_html, |mode| mode == b"navigate");
+        let language = if wants_html { wanted_language(query, headers) } else { None };
+        Self { is_navigation, wants_html, language, request_id }
     }
 
     /// Returns the audience for an answer that a script reads, whatever the browser accepts.
     #[must_use]
     pub(super) const fn to_a_program(self) -> Self {
-        Self { is_navigation: false, wants_html: false, request_id: self.request_id }
+        Self { is_navigation: false, wants_html: false, ..self }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::model::grant::PbxGrant;
 use crate::model::session::{EndReason, SessionId};
 use crate::pbx::{self, HeldSession, IssuedSession, SessionFilter, SessionLogin};
 use crate::proxy::answer::page;
+use crate::proxy::answer::reader::Reader;
 use crate::proxy::error::Error;
 use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::audit::Facts;
@@ -50,7 +51,12 @@ impl AcceptedLogin {
     ///
     /// # Errors
     /// As [`AcceptedLogin::open`].
-    pub(super) async fn land(&self, login: PbxLogin<'_>, attempt: &Attempt<'_>) -> Result<Response<Body>, Error> {
+    pub(super) async fn land(
+        &self,
+        login: PbxLogin<'_>,
+        attempt: &Attempt<'_>,
+        reader: Reader<'_>,
+    ) -> Result<Response<Body>, Error> {
         let PbxLogin { sessions, settings, .. } = login;
         let host = &attempt.context.authority.raw;
         let session = self.session_login(host.to_str().ok().map(str::to_owned));
@@ -60,7 +66,7 @@ impl AcceptedLogin {
         if let Some(language) = &self.language {
             sessions.set_language(language, &cookies, attempt.context).await;
         }
-        let mut response = page::continue_to(self.page.as_ref().unwrap_or(&settings.landing)).respond();
+        let mut response = page::continue_to(reader, self.page.as_ref().unwrap_or(&settings.landing)).respond();
         for cookie in cookies {
             response.headers_mut().append(header::SET_COOKIE, cookie);
         }

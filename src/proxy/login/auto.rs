@@ -184,7 +184,7 @@ async fn at_page(
         // The session's cookie may be missing only because it is `SameSite=Strict`.
         None if fetch_metadata::is_cross_site_navigation(headers) => {
             let place = Place::here(context, page).sealed(login, Step::Again);
-            let step = page::continue_to(&format!("{PAGE_PATH}?state={place}"));
+            let step = page::continue_to(login.gate.reader(None, headers), &format!("{PAGE_PATH}?state={place}"));
             Ok(VisitOutcome::Answered(step.respond().into()))
         }
         None | Some(SessionState::Over) => match Hold::of(headers) {

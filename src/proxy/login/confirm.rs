@@ -6,8 +6,10 @@ use http::{HeaderMap, Response};
 use crate::auth::Proof;
 use crate::config::Confirm;
 use crate::exchange::Body;
+use crate::model::page_text::PageText;
 use crate::model::path::CONFIRM_PATH;
 use crate::proxy::answer::page::Page;
+use crate::proxy::answer::reader::Reader;
 use crate::proxy::browser::fetch_metadata;
 
 /// Tells whether the person must confirm first.
@@ -20,9 +22,9 @@ pub(in crate::proxy) fn is_needed(proof: &Proof, headers: &HeaderMap) -> bool {
 }
 
 /// Shows the page. This does not use the link.
-pub(in crate::proxy) fn page(query: &str) -> Response<Body> {
-    let main = "<p>This link logs you in. It works once.</p>";
-    Page::new("Open the telephone", main)
-        .with_form(&format!("{CONFIRM_PATH}?{query}"), "<button autofocus>Continue</button>")
+pub(in crate::proxy) fn page(reader: Reader<'_>, query: &str) -> Response<Body> {
+    Page::new(reader, PageText::OpenTelephone)
+        .with_text(PageText::LinkWorksOnce)
+        .with_button(&format!("{CONFIRM_PATH}?{query}"), PageText::Continue)
         .respond()
 }

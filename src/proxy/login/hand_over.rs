@@ -34,7 +34,9 @@ pub(super) async fn send_browser(
     let handoff = handoff(login, &order);
     let accepted = order::accept(login, order, attempt).await?;
     let onward = match handoff {
-        Handoff::Cookie if is_here => return accepted.land(login, attempt).await,
+        Handoff::Cookie if is_here => {
+            return accepted.land(login, attempt, login.gate.reader(None, headers)).await;
+        }
         Handoff::Cookie => ticket::begin(login, accepted, &host, headers, attempt).await?,
         Handoff::Link => {
             let session = accepted.open(login, attempt).await?;

@@ -44,9 +44,10 @@ pub(super) async fn answer(
         Ok(decided) => decided,
         Err(error) => return auto::turn_back(login, error, link, context),
     };
+    let reader = login.gate.reader(link.query, link.headers);
     match decided {
-        LinkStep::TryAgain(path) => Ok(page::continue_to(&path).respond()),
-        LinkStep::Confirm => Ok(confirm::page(link.query.unwrap_or_default())),
+        LinkStep::TryAgain(path) => Ok(page::continue_to(reader, &path).respond()),
+        LinkStep::Confirm => Ok(confirm::page(reader, link.query.unwrap_or_default())),
         LinkStep::Granted(order, attempt) => hand_over::send_browser(login, *order, link.headers, &attempt).await,
     }
 }

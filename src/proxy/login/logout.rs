@@ -21,12 +21,13 @@ use crate::config::HostPattern;
 use crate::exchange::Body;
 use crate::message::cookies;
 use crate::model::credential_mark::CredentialMark;
-use crate::model::html::escape;
 use crate::model::login::{LoginKind, LogoutKind, LogoutOutcome};
+use crate::model::page_text::PageText;
 use crate::model::path::{LOGOUT_PATH, PBX_LOGOUT_PATH, PBX_PATH};
 use crate::model::session::{EndReason, SESSION};
 use crate::pbx::{self, SessionFilter};
 use crate::proxy::answer::page::Page;
+use crate::proxy::answer::reader::Reader;
 use crate::proxy::answer::{audience, response};
 use crate::proxy::browser::cors::{self, Initiator};
 use crate::proxy::context::{LoginRequest, RequestContext};
@@ -41,8 +42,6 @@ const METHODS: &str = "GET, HEAD, POST";
 const MAX_COOKIES: usize = 4;
 /// The longest session id of a cookie, in bytes.
 const MAX_SESSION: usize = 128;
-const BUTTON: &str = "<button>Log out</button>";
-const OUT: &str = "You are logged out";
 
 // === /auth/pbx/logout ===
 
@@ -58,7 +57,9 @@ pub(in crate::proxy) async fn answer_pbx(
     let origins = login.gate.hosts.origins(LoginKind::Pbx);
     match *request.method() {
         Method::GET | Method::HEAD => {
-            Ok(Page::new("Log out of the telephone system?", "").with_form(PBX_LOGOUT_PATH, BUTTON).respond())
+            let reader = login.gate.reader(request.uri().query(), request.headers());
+            let page = Page::new(reader, PageText::LogOutOfTelephoneQuestion);
+            Ok(page.with_button(PBX_LOGOUT_PATH, PageText::LogOut).respond())
         }
         Method::POST => {
             let initiator = login.gate.hosts.initiator(request.headers(), &context.authority, origins);
@@ -99,19 +100,18 @@ async fn leave_pbx(
 }
 
 /// Says goodbye, and leads on: to a new login, to the PBX's host, whose cookie this host cannot remove, and out of the provider.
-fn goodbye(login: PbxLogin<'_>, headers: &HeaderMap, context: &RequestContext) -> Page {
-    let mut main = format!("<p><a href=\"{PBX_PATH}\">Log in again</a></p>");
-    if let Some(host) = other_host(login, context) {
-        let address = format!("https://{}{PBX_LOGOUT_PATH}", context.authority.with_host(host));
-        main += &format!(
-            "<p>Did you log in at {} with a password? <a href=\"{}\">Log out there, too</a></p>",
-            escape(host),
-            escape(&address)
-        );
-    }
-    let page = Page::new(OUT, main);
+fn goodbye<'l>(login: PbxLogin<'l>, headers: &HeaderMap, context: &RequestContext) -> Page<'l> {
+    let page = Page::new(login.gate.reader(None, headers), PageText::LoggedOut);
+    let page = page.with_link(PBX_PATH, PageText::LogInAgain);
+    let page = match other_host(login, context) {
+        Some(host) => {
+            let address = format!("https://{}{PBX_LOGOUT_PATH}", context.authority.with_host(host));
+            page.with_text_of(PageText::PasswordQuestion, host).with_link(&address, PageText::LogOutThere)
+        }
+        None => page,
+    };
     match provider_of(login.gate, headers, context) {
-        Some(_) => page.with_form(LOGOUT_PATH, "<button>Log out of the login service, too</button>"),
+        Some(_) => page.with_button(LOGOUT_PATH, PageText::LogOutOfLoginService),
         None => page,
     }
 }
@@ -138,7 +138,10 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, Error> {
     let headers = request.headers();
     match *request.method() {
-        Method::GET | Method::HEAD => Ok(Page::new("Log out?", "").with_form(LOGOUT_PATH, BUTTON).respond()),
+        Method::GET | Method::HEAD => {
+            let page = Page::new(gate.reader(request.uri().query(), headers), PageText::LogOutQuestion);
+            Ok(page.with_button(LOGOUT_PATH, PageText::LogOut).respond())
+        }
         Method::POST if gate.hosts.initiator(headers, &context.authority, &[]) != Initiator::Own => {
             Err(Error::CrossSite)
         }
@@ -150,7 +153,8 @@ pub(super) async fn answer(
                 None => Ok(()),
             };
             audit(gate, &ended, context);
-            let mut response = lead_on(ended.as_ref().err(), end_login(gate, headers, context).await.as_deref());
+            let provider = end_login(gate, headers, context).await;
+            let mut response = lead_on(gate.reader(None, headers), ended.as_ref().err(), provider.as_deref());
             if let (Some(login), Ok(())) = (pbx, &ended) {
                 forget_session(login, &mut response, context);
             }
@@ -165,17 +169,17 @@ pub(super) async fn answer(
 
 /// Leads the person on to the provider, if it has a logout. Where the PBX did not confirm the logout, the person learns it
 /// first.
-fn lead_on(unconfirmed: Option<&pbx::Error>, provider: Option<&str>) -> Response<Body> {
+fn lead_on(reader: Reader<'_>, unconfirmed: Option<&pbx::Error>, provider: Option<&str>) -> Response<Body> {
     match (unconfirmed, provider) {
         (None, Some(address)) => response::redirect(StatusCode::SEE_OTHER, address),
-        (None, None) => Page::new(OUT, "<p>You can close this window.</p>").respond(),
+        (None, None) => Page::new(reader, PageText::LoggedOut).with_text(PageText::CloseWindow).respond(),
         (Some(_), provider) => {
-            let link = provider
-                .map(|address| format!("<p><a href=\"{}\">Log out of the login service</a></p>", escape(address)));
-            let main = format!("<p>Log out there again in a moment.</p>{}", link.unwrap_or_default());
-            Page::new("The telephone system did not confirm your logout", main)
-                .with_status(StatusCode::BAD_GATEWAY)
-                .respond()
+            let page = Page::new(reader, PageText::LogoutUnconfirmed).with_text(PageText::LogoutUnconfirmedAdvice);
+            let page = match provider {
+                Some(address) => page.with_link(address, PageText::LogOutOfLoginService),
+                None => page,
+            };
+            page.with_status(StatusCode::BAD_GATEWAY).respond()
         }
     }
 }

@@ -12,9 +12,10 @@ use super::selectors::Selectors;
 use super::session::PbxLogin;
 use crate::auth::{self, Callback, OidcError, OidcMethod};
 use crate::exchange::Body;
-use crate::model::html::escape;
+use crate::model::page_text::PageText;
 use crate::model::path::{LOGIN_PATH, LOGOUT_PATH, OIDC_CALLBACK_PATH};
 use crate::proxy::answer::page::{self, Fragment, Page};
+use crate::proxy::answer::reader::Reader;
 use crate::proxy::answer::response;
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::context::{LoginRequest, RequestContext};
@@ -119,7 +120,7 @@ async fn begin_login(
     let provider = match (with, providers) {
         (Some(name), _) => find_provider(gate, &name).ok_or(Error::NotFound)?,
         (None, [only]) => only,
-        (None, _) => return Ok(choice(providers, &goal)),
+        (None, _) => return Ok(choice(gate.reader(None, request.headers()), providers, &goal)),
     };
     if let Some(host) = provider.host().filter(|host| *host != context.authority.host) {
         let authority = context.authority.with_host(host);
@@ -127,7 +128,9 @@ async fn begin_login(
         return Ok(response::redirect(StatusCode::FOUND, &format!("https://{authority}{login}")));
     }
     let begun = provider.begin(&context.authority, goal.path()).await.map_err(|error| Error::Oidc(error, None))?;
-    let mut response = page::continue_with_fragment(&begun.url, Fragment::Keep, &begun.id).respond();
+    let mut response =
+        page::continue_with_fragment(gate.reader(None, request.headers()), &begun.url, Fragment::Keep, &begun.id)
+            .respond();
     for forgotten in auth::forget_oldest(request.headers()) {
         response.headers_mut().append(header::SET_COOKIE, forgotten);
     }
@@ -156,7 +159,13 @@ async fn end_login(
         Error::Oidc(error, forget.clone())
     })?;
     attempt.remember_proven(&gate.state.limits, finished.credential());
-    let mut response = page::continue_with_fragment(&finished.to, Fragment::Restore, &finished.id).respond();
+    let mut response = page::continue_with_fragment(
+        gate.reader(None, request.headers()),
+        &finished.to,
+        Fragment::Restore,
+        &finished.id,
+    )
+    .respond();
     for cookie in [Some(finished.cookie), forget].into_iter().flatten() {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
@@ -172,10 +181,7 @@ fn check_click(request: &Request<RequestBody>) -> Result<(), Error> {
 }
 
 /// Shows a page with a link for each provider.
-fn choice(providers: &[Rc<OidcMethod>], goal: &Goal) -> Response<Body> {
-    let link = |provider: &Rc<OidcMethod>| {
-        let login = escape(&goal.login(Some(provider.name())));
-        format!("<p><a href=\"{login}\">{}</a></p>", provider.name())
-    };
-    Page::new("Log in with", providers.iter().map(link).collect::<String>()).respond()
+fn choice(reader: Reader<'_>, providers: &[Rc<OidcMethod>], goal: &Goal) -> Response<Body> {
+    let link = |provider: &Rc<OidcMethod>| (goal.login(Some(provider.name())), provider.name().to_owned());
+    Page::new(reader, PageText::LogInWith).with_choices(providers.iter().map(link)).respond()
 }

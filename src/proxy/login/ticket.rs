@@ -128,7 +128,7 @@ pub(in crate::proxy) async fn answer(
             return Err(offer_login(Error::StaleTicket, &payload.again));
         }
     }
-    let landed = payload.login.land(login, &attempt).await;
+    let landed = payload.login.land(login, &attempt, gate.reader(None, request.headers())).await;
     landed.map_err(|error| if error.status().0.is_server_error() { offer_login(error, &payload.again) } else { error })
 }
 

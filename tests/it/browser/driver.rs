@@ -146,10 +146,17 @@ impl Browser {
         self.ask(Method::POST, "execute/sync", json!({ "script": script, "args": [] })).await
     }
 
+    /// Shows pages in a color scheme, `light` or `dark`, in a window of this width in pixels.
+    pub async fn prefer(&self, scheme: &str, width: u32) {
+        let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
+        self.tools("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+        let size = json!({ "width": width, "height": 667, "deviceScaleFactor": 1, "mobile": false });
+        self.tools("Emulation.setDeviceMetricsOverride", size).await;
+    }
+
     /// Returns the addresses in the history of the window, oldest first.
     pub async fn history(&self) -> Vec<String> {
-        let asked = json!({ "cmd": "Page.getNavigationHistory", "params": {} });
-        let history = self.ask(Method::POST, "goog/cdp/execute", asked).await;
+        let history = self.tools("Page.getNavigationHistory", json!({})).await;
         let entries = history["entries"].as_array().unwrap();
         entries.iter().map(|entry| entry["url"].as_str().unwrap().to_owned()).collect()
     }
@@ -182,6 +189,11 @@ impl Browser {
     }
 
     // === The protocol ===
+
+    /// Sends a command of the DevTools protocol.
+    async fn tools(&self, command: &str, parameters: Value) -> Value {
+        self.ask(Method::POST, "goog/cdp/execute", json!({ "cmd": command, "params": parameters })).await
+    }
 
     async fn ask(&self, method: Method, command: &str, body: Value) -> Value {
         self.call(method, &format!("/session/{}/{command}", self.session), body).await

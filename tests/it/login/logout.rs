@@ -372,7 +372,7 @@ async fn a_logout_of_all_says_what_the_pbx_did_not_confirm() {
     scene.stage.pbx_does(|faults| faults.refuse_connections = true);
     let out = log_out_of_all(&scene, &cookie).send().await.expect(502);
     assert!(
-        out.text().contains("did not confirm your logout") && out.text().contains("/logout?keep=this&amp;client_id")
+        out.text().contains("You may still be logged in") && out.text().contains("/logout?keep=this&amp;client_id")
     );
     assert!(set(&out)[0].starts_with("__Host-callgate=; Max-Age=0"), "{out:?}");
     scene.stage.pbx_does(|faults| faults.refuse_connections = false);

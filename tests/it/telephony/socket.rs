@@ -263,7 +263,7 @@ async fn only_a_handshake_is_answered() {
     let stage = start(SOCKET).await;
     stage.gate.logins.are_not_explained();
     let page = stage.as_alice(PATH).header("accept", "text/html").send().await.expect(426);
-    assert!(page.text().contains("<h1>This address must be opened as a WebSocket</h1>"), "{}", page.text());
+    assert!(page.text().contains("<h1>The request cannot be read</h1>"), "{}", page.text());
     for name in ["upgrade", "connection", "sec-websocket-version"] {
         assert!(!page.header(name).is_empty(), "{name}: {:?}", page.headers);
     }

@@ -408,3 +408,30 @@ fn lines_of_the_users_file() {
         assert!(problem.hint.unwrap().contains("callgate hash"));
     }
 }
+
+#[test]
+fn pages_that_people_meet() {
+    #[track_caller]
+    fn pages(line: &str, column: usize, message: &str, hint: &str) {
+        check(&format!("{TOP}{APP}[pages]\n{line}\n"), (7, column), message, hint);
+    }
+    let help = "mailto:help@example.com";
+    pages("contact = \"javascript:alert(1)\"", 11, "not an address where people find help", help);
+    pages("contact = \"http://help.example.com\"", 11, "not an address where people find help", help);
+    pages("contact = \"mailto:help\"", 11, "not an address where people find help", help);
+    pages("home = \"//evil.test\"", 8, "neither a path nor an https address", "www.example.com");
+    pages("home = \"javascript:alert(1)\"", 8, "neither a path nor an https address", "www.example.com");
+    pages("language = \"sv\"", 12, "unknown word `sv`", "en, de");
+    pages("name = \"a\\nb\"", 8, "has a control character in it", "one line");
+    pages(&format!("name = \"{}\"", "a".repeat(61)), 8, "is too long for a page", "60");
+    pages("logo = \"certs/fullchain.pem\"", 8, "no picture that browsers show", "SVG");
+    let folder = Folder::new();
+    folder.write("pages/logo.svg", &format!("<svg>{}</svg>", " ".repeat(64 << 10)), 0o600);
+    let large = folder.parse(&format!("{TOP}{APP}[pages]\nlogo = \"pages/logo.svg\"\n")).unwrap_err().into_vec();
+    assert!(large[0].message.contains("the picture is too large"), "{large:?}");
+    pages("logo = \"pages/none.png\"", 8, "pages/none.png", "");
+    pages("texts = { de = { wait = \"gleich\" } }", 25, "has no {wait}", "{wait}");
+    pages("texts = { de = { no_acess = \"a\" } }", 18, "no_acess", "no_access");
+    pages("texts = { sv = { no_access = \"a\" } }", 11, "texts.sv", "");
+    pages("texts = { en = { no_access = \"\" } }", 30, "no_access", "");
+}
