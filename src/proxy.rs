@@ -31,7 +31,7 @@ use hyper::ext::Protocol;
 use self::answer::audience::Audience;
 use self::answer::reader::Reader;
 use self::answer::response;
-use self::context::RequestContext;
+use self::context::{LoginRequest, RequestContext};
 use self::error::Error;
 pub(crate) use self::explain::{Explanation, LoginQuestion, Unanswerable};
 use self::forward::Forward;
@@ -126,7 +126,7 @@ impl Proxy {
         let origin = self.gate.identify(request.headers(), &connection.origin);
         let client = origin.as_ref().map_or(connection.origin.client, |origin| origin.client);
         let mut exchange = Exchange::begin(&request, client, &connection.activity, &self.gate.logs);
-        let audience = Audience::of(request.headers(), request.uri().query(), exchange.id);
+        let audience = Audience::of(LoginRequest::of(&request), exchange.id);
         let version = request.version();
         let mut request = request.map(|body| RequestBody::of(body, version, &connection.ledger));
         let response = match self.answer(&mut request, origin, connection, &mut exchange).await {
@@ -147,7 +147,7 @@ impl Proxy {
         connection: &ClientConnection,
     ) -> Response<Body> {
         let mut exchange = Exchange::begin(request, connection.origin.client, &connection.activity, &self.gate.logs);
-        let audience = Audience::of(request.headers(), request.uri().query(), exchange.id);
+        let audience = Audience::of(LoginRequest::of(request), exchange.id);
         let response = self.answer_error(&Error::Violation(violation), &audience, &mut exchange);
         exchange.finish(response)
     }

@@ -139,7 +139,6 @@ mod tests {
 
     use super::*;
     use crate::config::PagesConfig;
-    use crate::observe::RequestId;
     use crate::proxy::error::AccountChoices;
     use crate::proxy::login::link_options::LinkOptions;
 
@@ -147,7 +146,7 @@ mod tests {
 
     #[test]
     fn pages_of_errors_carry_the_security_headers() {
-        let person = Audience { is_navigation: true, wants_html: true, language: None, request_id: RequestId::next() };
+        let person = Audience::person();
         let choices = AccountChoices::PbxByLink { among: Vec::new(), options: LinkOptions::default() };
         for error in [Error::Forbidden, Error::Unauthenticated { login: None }, Error::Choose(choices)] {
             let response = render(&error, &person, Reader::new(&PAGES, None, false));

@@ -13,7 +13,6 @@ use crate::message::target::Authority;
 use crate::model::limit_set::LimitSet;
 use crate::observe::RequestId;
 use crate::observe::access::AccessCaller;
-use crate::upstream::RequestBody;
 
 /// The context of one request.
 pub(super) struct RequestContext {
@@ -48,7 +47,7 @@ pub(super) struct LoginRequest<'r> {
 
 impl<'r> LoginRequest<'r> {
     /// Looks at a request whose body is not read.
-    pub(super) fn of(request: &'r Request<RequestBody>) -> Self {
+    pub(super) fn of<B>(request: &'r Request<B>) -> Self {
         Self { method: request.method(), headers: request.headers(), query: request.uri().query() }
     }
 

@@ -18,6 +18,11 @@ pub(super) fn of<'p>(error: &Error, wait: Option<u64>, audience: &Audience, read
         (Advice::Later, Some(wait)) if wait > 1 => page.with_text_of(PageText::Wait, &spelled(wait)),
         (Advice::Later, _) => page.with_text(PageText::Soon),
     };
+    let page = match advice {
+        // An empty address is that of the page itself.
+        Advice::Later if audience.is_repeatable => page.with_link("", PageText::TryAgain),
+        _ => page,
+    };
     let page = ways_on(error).into_iter().fold(page, |page, (address, text)| page.with_link(address, text));
     let page = match error {
         Error::Forbidden | Error::UnknownUser if reader.can_log_out => page.with_link(LOGOUT_PATH, PageText::LogOut),
@@ -53,6 +58,7 @@ struct Words {
     advice: Advice,
 }
 
+#[derive(Clone, Copy)]
 enum Advice {
     Text(PageText),
     /// To try again: soon, or after `Retry-After`.
@@ -107,15 +113,13 @@ mod tests {
     use super::*;
     use crate::config::PagesConfig;
     use crate::model::page_language::PageLanguage;
-    use crate::observe::RequestId;
     use crate::pbx;
 
     #[tokio::test]
     async fn a_page_says_what_a_person_can_do() {
         let pages = PagesConfig::default();
         let of = async |error: &Error, language, can_log_out| {
-            let audience =
-                Audience { is_navigation: true, wants_html: true, language: None, request_id: RequestId::next() };
+            let audience = Audience::person();
             let response = render(error, &audience, Reader::new(&pages, Some(language), can_log_out));
             let page = response.into_body().collect().await.unwrap().to_bytes();
             String::from_utf8(page.to_vec()).unwrap()
@@ -131,6 +135,7 @@ mod tests {
             (wait(150), "<p>Try again in 3 min.</p>"),
             (wait(7201), "<p>Try again in 3 h.</p>"),
             (Error::LoginAgain(Box::new(Error::StaleTicket), "/a".to_owned()), "<a href=\"/a\">Log in again</a>"),
+            (wait(45), "<p><a href=\"\">Try again</a></p>"),
             (Error::NotFound, "<p><a href=\"/\">Go to the start page</a></p>"),
         ] {
             let page = of(&error, english, true).await;

@@ -25,7 +25,7 @@ pub(in crate::proxy::login) fn turn_back(
     link: LoginRequest<'_>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
-    let is_navigation = Audience::of(link.headers, link.query, context.id).is_navigation;
+    let is_navigation = Audience::of(link, context.id).is_navigation;
     let Some(sealed) = Selectors::of_query(link.query).ok().and_then(|selectors| selectors.options.back) else {
         return Err(error);
     };
