@@ -3,7 +3,8 @@
 //! 1. [`Gate::admit`]: no page of another origin, an audit log that takes lines, failures, the limit of the client
 //! 2. [`Gate::ask`] and [`Gate::prove`]: the credential, failures again, the limit of the caller
 //! 3. [`Gate::choose`]: the account that a key names
-//! 4. [`Gate::grant_pbx`] or [`Gate::grant_voximplant`]: the rules, freezes, the limit of the account
+//! 4. [`Gate::grant_pbx`] or [`Gate::grant_voximplant`]: the rules and freezes; the limits of what was asked for and of the
+//!    account, in one question
 //! 5. what the login itself needs: a language, a host for the browser, an entry of the users file
 //! 6. [`Gate::spend`]: a credential that works once is marked as used
 //! 7. [`Gate::audit_grant`], before the caller is given anything

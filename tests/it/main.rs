@@ -79,6 +79,7 @@ mod members {
     pub mod once;
     pub mod quotas;
     pub mod ring;
+    pub mod round_trips;
     pub mod sessions;
     pub mod topologies;
 }

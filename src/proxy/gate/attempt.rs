@@ -197,28 +197,15 @@ impl<'a> Attempt<'a> {
         self.ask(limits, vec![LimitQuery::count(&limits.stale_cookies, &sent)]).await
     }
 
-    /// Checks whether a caller has named others' accounts too often to name one.
-    pub(super) async fn check_requested(
-        &self,
-        limits: &Limits,
-        principal: &Principal,
-        requested: &Requested,
-    ) -> Result<(), Limited> {
-        if *requested == Requested::default() {
-            return Ok(());
-        }
-        self.ask(limits, vec![LimitQuery::look(&limits.failures, naming_key(principal))]).await
-    }
-
-    /// Counts an account that the caller named and may not have: for the caller, and for the address of a program, which
-    /// may have the credentials of many callers.
-    pub(super) async fn count_foreign_account(&self, limits: &Limits, principal: &Principal) -> Result<(), Limited> {
+    /// The questions that count an account that the caller named and may not have: for the caller, and for the address of a
+    /// program, which may have the credentials of many callers.
+    pub(super) fn foreign_account<'l>(&self, limits: &'l Limits, principal: &Principal) -> Vec<LimitQuery<'l>> {
         let mut queries = Vec::new();
         if !self.is_browser && !self.is_proven() {
             queries.push(LimitQuery::count(&limits.failures, &self.address()));
         }
         queries.push(LimitQuery::count(&limits.failures, naming_key(principal)));
-        self.ask(limits, queries).await
+        queries
     }
 
     // === What logged in ===
@@ -234,6 +221,12 @@ impl<'a> Attempt<'a> {
             self.remember_proven(limits, credential.digest);
         }
     }
+}
+
+/// The questions whether a caller has named others' accounts too often to name one.
+pub(super) fn requested<'l>(limits: &'l Limits, principal: &Principal, requested: &Requested) -> Vec<LimitQuery<'l>> {
+    let names_one = *requested != Requested::default();
+    names_one.then(|| LimitQuery::look(&limits.failures, naming_key(principal))).into_iter().collect()
 }
 
 /// Returns the key under which the accounts that a caller names are counted.

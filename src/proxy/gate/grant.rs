@@ -3,12 +3,13 @@
 use jiff::Timestamp;
 
 use super::Gate;
-use super::attempt::Attempt;
+use super::attempt::{self, Attempt};
 use super::audit::Facts;
 use crate::auth::{Proof, SingleUse};
-use crate::limit::{LimitKey, LimitQuery};
-use crate::model::account::AdminLevel;
+use crate::limit::{LimitKey, LimitQuery, Limited};
+use crate::model::account::{AdminLevel, Role};
 use crate::model::grant::{self, Decision, GrantError, PbxGrant, Requested, VoximplantGrant};
+use crate::model::ott::VoximplantUser;
 use crate::model::principal::Principal;
 use crate::proxy::error::{AccountChoices, Error};
 use crate::state::MarkError;
@@ -24,24 +25,18 @@ impl Gate {
     /// Lets the caller choose within what its credential allows.
     ///
     /// # Errors
-    /// When a key names an account outside its lists, or asks for it too often.
-    pub(in crate::proxy) async fn choose(
+    /// When a key names an account outside its lists.
+    pub(in crate::proxy) fn choose(
         &self,
         proof: Proof,
         requested: &Requested,
         attempt: &Attempt<'_>,
     ) -> Result<Principal, Error> {
-        let (shown, is_key) = (proof.principal().clone(), proof.is_key());
+        let shown = proof.principal().clone();
         let Some(principal) = proof.choose(requested) else {
             return Err(self.forbid(attempt, &shown, FOREIGN));
         };
         attempt.effects.note_principal(&principal);
-        if is_key {
-            // A server asks for all callers behind it: for each account that it names it is another caller.
-            let limits = &self.state.limits;
-            let caller = LimitQuery::count(&limits.caller, key_for(&shown.method, requested));
-            attempt.ask(limits, vec![caller]).await?;
-        }
         Ok(principal)
     }
 
@@ -56,17 +51,12 @@ impl Gate {
         choices: impl FnOnce(Vec<Requested>) -> AccountChoices,
         attempt: &Attempt<'_>,
     ) -> Result<PbxGrant, Error> {
-        attempt.check_requested(&self.state.limits, principal, requested).await?;
         let decision = grant::pbx(&self.config().rules, principal, requested, Timestamp::now());
-        let grant = self.apply_rules(decision, principal, choices, attempt).await?;
-        let role = grant.role();
-        self.refuse_frozen(self.state.freezes.covers_role(role), &Facts::of(principal).of_pbx_grant(&grant), attempt)?;
-        let is_sent = attempt.is_sent() && role.level() == AdminLevel::User;
-        let limits = &self.state.limits;
-        let parts = [role.level().as_str(), &role.limit_key()];
-        let account = LimitKey::of(&[parts[0].as_bytes(), parts[1].as_bytes(), &[u8::from(is_sent)]]);
-        let grants = LimitQuery::count(limits.sessions(role.level()), account);
-        attempt.ask(limits, vec![grants]).await?;
+        let is_frozen = |grant: &PbxGrant| self.state.freezes.covers_role(grant.role());
+        let count = |grant: &PbxGrant| self.count_role(grant.role(), attempt);
+        self.count_decision(&decision, (principal, requested), is_frozen, count, attempt).await?;
+        let grant = self.apply_rules(decision, principal, choices, attempt)?;
+        self.refuse_frozen(is_frozen(&grant), &Facts::of(principal).of_pbx_grant(&grant), attempt)?;
         Ok(grant)
     }
 
@@ -81,20 +71,65 @@ impl Gate {
         application: Option<&str>,
         attempt: &Attempt<'_>,
     ) -> Result<VoximplantGrant, Error> {
-        attempt.check_requested(&self.state.limits, principal, requested).await?;
         let decision = grant::voximplant(&self.config().rules, principal, requested, Timestamp::now());
-        let grant = self.apply_rules(decision, principal, AccountChoices::Voximplant, attempt).await?;
-        let user = grant.user();
-        let is_frozen = self.state.freezes.covers_user(user, application);
-        self.refuse_frozen(is_frozen, &Facts::of(principal).of_voximplant_grant(&grant), attempt)?;
-        let limits = &self.state.limits;
-        let account = LimitKey::of(&[b"voximplant", user.as_str().as_bytes()]);
-        attempt.ask(limits, vec![LimitQuery::count(&limits.account, account)]).await?;
+        let is_frozen = |grant: &VoximplantGrant| self.state.freezes.covers_user(grant.user(), application);
+        let count = |grant: &VoximplantGrant| self.count_user(grant.user());
+        self.count_decision(&decision, (principal, requested), is_frozen, count, attempt).await?;
+        let grant = self.apply_rules(decision, principal, AccountChoices::Voximplant, attempt)?;
+        self.refuse_frozen(is_frozen(&grant), &Facts::of(principal).of_voximplant_grant(&grant), attempt)?;
         Ok(grant)
     }
 
+    // === The limits of a decision ===
+
+    /// Asks all limits of a decision at once, before the caller learns of it: those of what it asks for; then that of a
+    /// granted account that is not frozen (`count`), or those of an account that it may not have.
+    ///
+    /// # Errors
+    /// When a limit is used up.
+    async fn count_decision<'l, G>(
+        &'l self,
+        decision: &Decision<'_, G>,
+        (principal, requested): (&Principal, &Requested),
+        is_frozen: impl FnOnce(&G) -> bool,
+        count: impl FnOnce(&G) -> LimitQuery<'l>,
+        attempt: &Attempt<'_>,
+    ) -> Result<(), Limited> {
+        let limits = &self.state.limits;
+        let is_key = self.is_key(&principal.method);
+        let mut queries = match is_key {
+            // A server asks for all callers behind it: for each account that it names it is another caller.
+            true => vec![LimitQuery::count(&limits.caller, key_for(&principal.method, requested))],
+            false => attempt::requested(limits, principal, requested),
+        };
+        match &decision.outcome {
+            Ok(grant) if is_frozen(grant) => {}
+            Ok(grant) => queries.push(count(grant)),
+            Err(GrantError::Foreign { .. }) if !is_key => queries.extend(attempt.foreign_account(limits, principal)),
+            Err(
+                GrantError::NoRule
+                | GrantError::Invalid { .. }
+                | GrantError::Foreign { .. }
+                | GrantError::Choose { .. },
+            ) => {}
+        }
+        attempt.ask(limits, queries).await
+    }
+
+    fn count_role(&self, role: &Role, attempt: &Attempt<'_>) -> LimitQuery<'_> {
+        let is_sent = attempt.is_sent() && role.level() == AdminLevel::User;
+        let parts = [role.level().as_str(), &role.limit_key()];
+        let account = LimitKey::of(&[parts[0].as_bytes(), parts[1].as_bytes(), &[u8::from(is_sent)]]);
+        LimitQuery::count(self.state.limits.sessions(role.level()), account)
+    }
+
+    fn count_user(&self, user: &VoximplantUser) -> LimitQuery<'_> {
+        let account = LimitKey::of(&[b"voximplant", user.as_str().as_bytes()]);
+        LimitQuery::count(&self.state.limits.account, account)
+    }
+
     /// Turns what the rules say into a grant or an error. Several accounts are no refusal: the caller may have any.
-    async fn apply_rules<G>(
+    fn apply_rules<G>(
         &self,
         decision: Decision<'_, G>,
         principal: &Principal,
@@ -110,14 +145,12 @@ impl Gate {
         match refusal {
             GrantError::Choose { among, .. } => {
                 attempt.effects.note_refusal(None, &reason);
-                return Err(Error::Choose(choices(among)));
+                Err(Error::Choose(choices(among)))
             }
-            GrantError::Foreign { .. } if !self.is_key(&principal.method) => {
-                attempt.count_foreign_account(&self.state.limits, principal).await?;
+            GrantError::NoRule | GrantError::Invalid { .. } | GrantError::Foreign { .. } => {
+                Err(self.forbid(attempt, principal, &reason))
             }
-            GrantError::NoRule | GrantError::Invalid { .. } | GrantError::Foreign { .. } => {}
         }
-        Err(self.forbid(attempt, principal, &reason))
     }
 
     /// Refuses a login that a rule grants, to an account that the operator has frozen. The caller cannot tell this refusal

@@ -77,7 +77,7 @@ pub(super) async fn decide(
     attempt: &Attempt<'_>,
 ) -> Result<SessionOrder, Error> {
     let (is_ambient, once) = (proof.is_ambient(), proof.single_use().cloned());
-    let principal = login.gate.choose(proof, &selectors.requested, attempt).await?;
+    let principal = login.gate.choose(proof, &selectors.requested, attempt)?;
     let order = decide_for(login, principal, selectors, delivery, attempt).await;
     // A link of ours brings the credentials that a browser sends by itself, and no others.
     let order = order.map_err(|error| if is_ambient { error } else { error.without_links() })?;

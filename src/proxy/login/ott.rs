@@ -137,7 +137,7 @@ pub(in crate::proxy) async fn decide<'a>(
     let proof = gate.prove(verdict, asker.initiator, &attempt).await?;
     let KeyRequest { key, requested } = read().await?;
     let once = proof.single_use().cloned();
-    let principal = gate.choose(proof, &requested, &attempt).await?;
+    let principal = gate.choose(proof, &requested, &attempt)?;
     let application = voximplant.application.as_deref();
     let grant = gate.grant_voximplant(&principal, &requested, application, &attempt).await?;
     let mut order = TokenOrder { principal, once, grant, key, token: None, novelty: Novelty::New, is_new: false };
