@@ -20,7 +20,7 @@ use super::{
 };
 use crate::config::Config;
 use crate::model::login::LoginKind;
-use crate::model::path::PBX_PATH;
+use crate::model::path::{OTT_PATH, PBX_PATH};
 use crate::proxy::{Explanation, LoginQuestion};
 
 /// The argument that is replaced by a line of standard input.
@@ -53,7 +53,7 @@ pub(super) struct Arguments {
     /// Another header field; may be repeated
     #[arg(long, value_name = "NAME: VALUE")]
     header: Vec<String>,
-    /// A whole URL with the path /auth/pbx, such as a signed link
+    /// A whole URL with the path /auth/pbx or one of `aliases`, such as a signed link
     #[arg(long, value_name = "URL", conflicts_with_all = ["host", "act"])]
     link: Option<String>,
     /// The client certificate, in PEM
@@ -134,27 +134,31 @@ fn question(arguments: &Arguments) -> Result<LoginQuestion, String> {
         return Err("a cookie is written with its name, as 'name=value'".to_owned());
     }
     let link = arguments.link.as_deref().map(|link| LinkUrl::read(&stdin.in_place_of(link)?)).transpose()?;
-    let (host, linked) = link.map_or((None, None), |link| (Some(link.host), link.query));
+    let (host, target) = link.map_or((None, None), |link| (Some(link.host), Some(link.target)));
     Ok(LoginQuestion {
         act: arguments.act,
         host: host.or_else(|| arguments.host.clone()),
         from: arguments.from,
         headers,
-        query: with_selectors(linked, arguments),
+        target: Some(with_selectors(target, arguments)),
         certificate: arguments.certificate.as_deref().map(read).transpose()?,
         user: arguments.user.clone(),
     })
 }
 
-/// Returns the query of a link with the selectors of the arguments appended.
-fn with_selectors(linked: Option<String>, arguments: &Arguments) -> Option<String> {
-    let mut query = form_urlencoded::Serializer::new(linked.unwrap_or_default());
+/// Returns the path and the query of a link, or of a login without one, with the selectors of the arguments appended.
+fn with_selectors(linked: Option<String>, arguments: &Arguments) -> String {
+    let mut target = linked.unwrap_or_else(|| match arguments.act {
+        LoginKind::Pbx => PBX_PATH.to_owned(),
+        LoginKind::Ott => OTT_PATH.to_owned(),
+    });
     for (name, value) in [("account", &arguments.account), ("domain", &arguments.domain), ("lang", &arguments.lang)] {
         if let Some(value) = value {
-            query.append_pair(name, value);
+            target.push(if target.contains('?') { '&' } else { '?' });
+            target.push_str(&form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish());
         }
     }
-    Some(query.finish()).filter(|query| !query.is_empty())
+    target
 }
 
 /// Standard input, of which one line may replace one credential.
@@ -177,20 +181,19 @@ impl StdinLine {
     }
 }
 
-/// The host and the query of a link at /auth/pbx.
+/// The parts of a link.
 struct LinkUrl {
     host: String,
-    query: Option<String>,
+    /// The path and the query.
+    target: String,
 }
 
 impl LinkUrl {
     fn read(text: &str) -> Result<Self, String> {
         let uri: Uri = text.parse().map_err(|_| "the link is not a URL")?;
         let host = uri.authority().ok_or("the link has no host: write all of it, from https:// on")?.to_string();
-        if uri.path() != PBX_PATH {
-            return Err(format!("the path of the link is not {PBX_PATH}: write that in place of one of `aliases`"));
-        }
-        Ok(Self { host, query: uri.query().map(str::to_owned) })
+        let target = uri.path_and_query().map_or("", |target| target.as_str()).to_owned();
+        Ok(Self { host, target })
     }
 }
 

@@ -31,6 +31,7 @@ use crate::message::cookies;
 use crate::message::forwarded_chain::{Contradiction, ForwardedChain};
 use crate::message::target;
 use crate::model::login::LoginKind;
+use crate::model::path::{PBX_PATH, PathClass, Reserved};
 use crate::observe::RequestId;
 use crate::tls::server::TlsPolicies;
 
@@ -46,12 +47,22 @@ pub(crate) struct LoginQuestion {
     pub from: Option<IpAddr>,
     /// The header fields: cookies, bearer credentials and others.
     pub headers: Vec<(String, String)>,
-    /// The query of the request: selectors, or a signed link.
-    pub query: Option<String>,
+    /// The path of the request, and its query: selectors, or a signed link; `None`: the path of `act` alone.
+    pub target: Option<String>,
     /// The client certificate in PEM, and perhaps those between it and its authority.
     pub certificate: Option<String>,
     /// The Voximplant user that the caller asks for.
     pub user: Option<String>,
+}
+
+impl LoginQuestion {
+    fn path(&self) -> Option<&str> {
+        self.target.as_deref()?.split('?').next()
+    }
+
+    fn query(&self) -> Option<&str> {
+        Some(self.target.as_deref()?.split_once('?')?.1)
+    }
 }
 
 /// An error in a question: no request can be like it.
@@ -63,6 +74,9 @@ pub(crate) enum Unanswerable {
     /// The host is not a host name.
     #[error("the host is not a valid host name")]
     Host(#[from] target::NoHost),
+    /// No such login is answered at the path.
+    #[error("the path of the link is not {PBX_PATH} or one of [pbx] aliases: {0:?}")]
+    Path(String),
     /// Connections for the host are passed on before TLS.
     #[error("connections for this host are passed on, by [[passthrough]], so no login takes place there")]
     PassedOn,
@@ -96,7 +110,7 @@ pub(super) async fn explain(
     let dry = prepare(gate, question, tls)?;
     let (context, notes) = (&dry.context, Notes::default());
     let method = if question.act == LoginKind::Pbx { Method::GET } else { Method::POST };
-    let request = LoginRequest { method: &method, headers: &dry.headers, query: question.query.as_deref() };
+    let request = LoginRequest { method: &method, headers: &dry.headers, query: question.query() };
     let mut explanation = Explanation::new(question.act, &context.authority.host, context.client(), context.id);
     if let Some(error) = &dry.handshake_error {
         return Ok(explanation.refused(RefusedLogin::by_handshake(error)));
@@ -129,6 +143,7 @@ async fn explain_link(
         level: role.level().as_str().to_owned(),
         language: order.language.as_ref().map(|language| language.as_str().to_owned()),
         host: order.host.unwrap_or_default(),
+        page: order.page,
     })
 }
 
@@ -158,6 +173,7 @@ fn prepare(gate: &Gate, question: &LoginQuestion, tls: &TlsPolicies) -> Result<D
     if gate.hosts.are_passed_on(&authority.host) {
         return Err(Unanswerable::PassedOn);
     }
+    check_path(gate, question)?;
     let address = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
     let origin = gate.identify(&headers, &Rc::new(ForwardedChain::direct(address)))?;
     let (certificate, handshake_error) = match tls.verify_client(&authority.host, &certificates(question)?) {
@@ -174,6 +190,18 @@ fn prepare(gate: &Gate, question: &LoginQuestion, tls: &TlsPolicies) -> Result<D
         refusers: Cell::default(),
     };
     Ok(DryRequest { headers, context, handshake_error })
+}
+
+/// Checks that such logins are answered at the path.
+fn check_path(gate: &Gate, question: &LoginQuestion) -> Result<(), Unanswerable> {
+    let answered = match question.act {
+        LoginKind::Pbx => Reserved::Pbx,
+        LoginKind::Ott => Reserved::Ott,
+    };
+    match question.path().filter(|path| gate.hosts.classify(path) != PathClass::Reserved(answered)) {
+        Some(path) => Err(Unanswerable::Path(path.to_owned())),
+        None => Ok(()),
+    }
 }
 
 /// Makes the fields of the request, which is for the first host that is configured unless it names another.

@@ -84,6 +84,9 @@ pub(super) enum GrantedLogin {
         level: String,
         language: Option<String>,
         host: String,
+        /// The page that the caller asks for; `None`: the landing page.
+        #[serde(default)]
+        page: Option<String>,
     },
     Voximplant {
         rule: String,
@@ -270,12 +273,13 @@ impl fmt::Display for ExplainedOutcome {
 impl fmt::Display for GrantedLogin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pbx { rule, account, level, language, host } => {
+            Self::Pbx { rule, account, level, language, host, page } => {
                 write!(f, "Granted by rule {rule:?}: account {account}, level {level}")?;
                 if let Some(language) = language {
                     write!(f, ", in language {language}")?;
                 }
-                write!(f, ", at {host}")
+                write!(f, ", at {host}")?;
+                page.as_ref().map_or(Ok(()), |page| write!(f, ", on the page {}", plain(page)))
             }
             Self::Voximplant { rule, user, is_new } => {
                 write!(f, "Granted by rule {rule:?}: Voximplant user {user}")?;

@@ -44,7 +44,7 @@ pub(in crate::proxy) struct SessionOrder {
     /// The PBX's host for the browser; `None` where the id alone is asked for.
     pub(in crate::proxy) host: Option<String>,
     /// The path on that host at which the login ends; `None`: the landing page.
-    pub(super) page: Option<String>,
+    pub(in crate::proxy) page: Option<String>,
     /// The marks of cookies that the app gives the browser together with the session.
     new_marks: Vec<CredentialMark>,
 }

@@ -138,12 +138,13 @@ fn question(asking: &RequestBuilder<'_>) -> Option<Value> {
         ("POST", "/auth/ott") => ("ott", parameter(asking, "appUser"), query.map(str::to_owned)),
         _ => return None,
     };
+    let path = if act == "ott" { "/auth/ott" } else { "/auth/pbx" };
     Some(json!({
         "act": act,
         "host": asking.host,
         "from": asking.from,
         "headers": headers,
-        "query": query,
+        "target": query.map(|query| format!("{path}?{query}")),
         "certificate": null,
         "user": user,
     }))

@@ -351,6 +351,33 @@ async fn without_an_optional_certificate_the_other_methods_judge() {
     }
 }
 
+// === Where the login begins and ends ===
+
+#[tokio::test]
+async fn a_link_at_an_alias_is_explained_with_the_page_where_it_ends() {
+    let pbx = "aliases = [\"/thirdpartylogin.php\"]\nlandings = [\"/usr_index.htm\"]";
+    let stage = Plan { pbx, ..Plan::default() }.start().await;
+    let cookie = stage.app.log_in("alice");
+    let granted = "Granted by rule \"staff\": account 40@acme.test, level user, at pbx.test";
+    for (link, end) in [
+        ("/auth/pbx", ""),
+        ("/thirdpartylogin.php", ""),
+        ("/thirdpartylogin.php?next=/usr_index.htm&from=a-bookmark", ", on the page /usr_index.htm"),
+        ("/auth/pbx?next=/welcome.htm", ""),
+    ] {
+        let told = stage.explain(&["--link", &format!("https://pbx.test{link}"), "--cookie", &cookie]).await;
+        assert!(told.code == Some(0) && told.text.ends_with(&format!("{granted}{end}\n")), "{link}: {}", told.text);
+    }
+    let told = stage.explain(&["--link", "https://pbx.test/auth/pbx?next=/other.htm", "--cookie", &cookie]).await;
+    let end = "Refused: next is not one of the pages that [pbx] landings lists\nThe caller is told: 400 malformed\n";
+    assert!(told.code == Some(1) && told.text.ends_with(end), "{}", told.text);
+    // An address in another spelling is no login, and neither is that of a WebSocket.
+    for path in ["/ThirdPartyLogin.php", "/auth/pbx/socket"] {
+        let told = stage.run(&["--link", &format!("https://pbx.test{path}"), "--cookie", &cookie], "").await;
+        assert!(told.code == Some(2) && told.text.contains("the path of the link is not"), "{path}: {}", told.text);
+    }
+}
+
 // === Method `link` ===
 
 /// Signs a link of pbx.test that is good for so many seconds.
@@ -578,7 +605,7 @@ fn post(gate: &Gate, fields: &str, body: &str) -> String {
 }
 
 const QUESTION: &str =
-    r#"{"act":"pbx","host":null,"from":null,"headers":[],"query":null,"certificate":null,"user":null}"#;
+    r#"{"act":"pbx","host":null,"from":null,"headers":[],"target":null,"certificate":null,"user":null}"#;
 const JSON: &str = "Content-Type: application/json\r\n";
 
 #[tokio::test]
