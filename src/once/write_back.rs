@@ -15,7 +15,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How long after a failure the engine is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How many marks or ended logins are written at the same time.
-const AT_ONCE: usize = 128;
+const AT_ONCE: usize = 16;
 
 /// Writes back for ever.
 pub(super) async fn run(store: &Store, shared: &SharedMarks) {
