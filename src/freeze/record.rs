@@ -7,6 +7,8 @@ use crate::state::Freeze;
 
 /// The kind of its sealed values, and of the messages about it.
 pub(super) const KIND: &str = "freeze";
+/// Higher than each version, and exact as a number of Lua: the microseconds until the year 2255.
+pub(super) const ANY_VERSION: u64 = (1 << 53) - 1;
 
 /// A freeze or a thaw, as the engine holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,12 +29,13 @@ impl FreezeRecord {
         value
     }
 
-    /// Reads the value of a field; nothing if no member wrote it.
+    /// Reads the value of a field; nothing if no member wrote it, or none could give a later version.
     pub(super) fn of_value(engine: &SharedEngine, value: &[u8]) -> Option<Self> {
         let end = value.iter().position(|byte| *byte == b' ')?;
         let record: Self = engine.open(KIND, &value[end + 1..])?;
         // The sealed one counts: a program that can write to the engine can change the other.
-        (record.version.to_string().as_bytes() == &value[..end]).then_some(record)
+        let is_sealed = record.version.to_string().as_bytes() == &value[..end];
+        (is_sealed && record.version < ANY_VERSION).then_some(record)
     }
 }
 

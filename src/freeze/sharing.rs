@@ -18,8 +18,8 @@ use tokio::sync::{Notify, broadcast};
 use tokio::time::{Instant, sleep_until};
 
 use super::Freezes;
-use super::record::{FreezeRecord, KIND};
-use super::table::{self, ANY_VERSION, FreezeTable, PutOutcome};
+use super::record::{ANY_VERSION, FreezeRecord, KIND};
+use super::table::{self, FreezeTable, PutOutcome};
 use crate::backoff;
 use crate::members::{SharedEngine, content};
 use crate::model::freeze_target::FreezeTarget;
@@ -342,9 +342,10 @@ impl FreezeSharing {
         }
     }
 
-    /// Returns a version for an order that is given now.
+    /// Returns a version for an order that is given now. A clock that is centuries ahead is not believed.
     fn next_version(&self) -> u64 {
-        let now = u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default();
+        let now = u64::try_from(Timestamp::now().as_microsecond()).ok().filter(|now| *now < ANY_VERSION);
+        let now = now.unwrap_or_default();
         let next = |latest: u64| Some(now.max(latest + 1));
         let latest = self.latest.fetch_update(Ordering::AcqRel, Ordering::Acquire, next).unwrap_or_default();
         now.max(latest + 1)

@@ -11,8 +11,6 @@ use crate::members::{EngineDown, EngineScript, SharedEngine};
 const MOST: usize = 20_000;
 /// How long the engine keeps the table. Each member renews it, at the latest every few minutes.
 const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Higher than each version, and exact as a number of Lua.
-pub(super) const ANY_VERSION: u64 = (1 << 53) - 1;
 /// How many records the engine looks at in one step, so that other questions do not wait.
 const STEP: usize = 200;
 

@@ -204,6 +204,18 @@ async fn the_engine_sees_no_names_and_changes_no_order() {
 }
 
 #[tokio::test]
+async fn a_version_above_all_that_members_give_is_not_followed() {
+    let Some(engine) = TestEngine::start() else { return };
+    let one = Member::start(&engine, Store::in_memory()).await;
+    let value = |version| {
+        let record = FreezeRecord { version, whom: ANN.to_owned(), freeze: Some(freeze("far ahead")) };
+        FreezeRecord::of_value(&one.engine, &record.to_value(&one.engine)).map(|record| record.version)
+    };
+    assert_eq!([u64::MAX, ANY_VERSION, ANY_VERSION - 1].map(value), [None, None, Some(ANY_VERSION - 1)]);
+    assert_eq!(one.freeze(ANN, "calls").await, MembersTold::Told);
+}
+
+#[tokio::test]
 async fn what_is_over_for_long_leaves_the_engine_and_comes_back_to_no_member() {
     let Some(engine) = TestEngine::start() else { return };
     let one = Member::start(&engine, Store::in_memory()).await;
