@@ -101,7 +101,7 @@ impl SharedEngine {
     pub(crate) fn new(config: SharedConfig) -> Arc<Self> {
         Arc::new(Self {
             names: KeyNames::new(&config.prefix, &config.keys),
-            seal: ValueSeal::new(&config.keys),
+            seal: ValueSeal::new(&config.prefix, &config.keys),
             link: Mutex::default(),
             circuit: Mutex::default(),
             opened: Notify::new(),

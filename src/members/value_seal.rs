@@ -8,17 +8,25 @@ use crate::model::key_ring::{KeyRing, RingKey};
 const PURPOSE: &str = "values in the shared engine";
 
 /// Seals under the first key of the ring, and opens what any of them sealed.
-pub(super) struct ValueSeal(Vec<RandomizedNonceKey>);
+pub(super) struct ValueSeal {
+    prefix: String,
+    keys: Vec<RandomizedNonceKey>,
+}
 
 impl ValueSeal {
-    pub(super) fn new(ring: &KeyRing) -> Self {
-        Self(ring.keys().iter().map(key_of).collect())
+    pub(super) fn new(prefix: &str, ring: &KeyRing) -> Self {
+        Self { prefix: prefix.to_owned(), keys: ring.keys().iter().map(key_of).collect() }
     }
 
-    /// Seals a value. It opens for the same kind only.
+    /// Returns what a value is bound to: neither a prefix nor a kind has a space.
+    fn place(&self, kind: &str) -> Aad<String> {
+        Aad::from(format!("{} {kind}", self.prefix))
+    }
+
+    /// Seals a value. It opens for the same prefix and kind only.
     pub(super) fn seal(&self, kind: &str, value: &[u8]) -> Vec<u8> {
         let mut sealed = value.to_vec();
-        let nonce = self.0[0].seal_in_place_append_tag(Aad::from(kind.as_bytes()), &mut sealed);
+        let nonce = self.keys[0].seal_in_place_append_tag(self.place(kind), &mut sealed);
         let nonce = nonce.expect("the value is shorter than 64 GiB");
         sealed.splice(..0, nonce.as_ref().iter().copied());
         sealed
@@ -27,10 +35,10 @@ impl ValueSeal {
     /// Opens a value of a kind. Returns `None` if no key of the ring sealed it for that.
     pub(super) fn open(&self, kind: &str, sealed: &[u8]) -> Option<Vec<u8>> {
         let (nonce, text) = sealed.split_at_checked(NONCE_LEN)?;
-        self.0.iter().find_map(|key| {
+        self.keys.iter().find_map(|key| {
             let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
             let mut text = text.to_vec();
-            let length = key.open_in_place(nonce, Aad::from(kind.as_bytes()), &mut text).ok()?.len();
+            let length = key.open_in_place(nonce, self.place(kind), &mut text).ok()?.len();
             text.truncate(length);
             Some(text)
         })
@@ -48,9 +56,13 @@ mod tests {
 
     use super::*;
 
-    fn seal(keys: &[u8]) -> ValueSeal {
+    fn seal_of(prefix: &str, keys: &[u8]) -> ValueSeal {
         let lines: Vec<_> = keys.iter().map(|byte| BASE64_STANDARD.encode([*byte; 32])).collect();
-        ValueSeal::new(&KeyRing::parse(&lines.join("\n")).unwrap())
+        ValueSeal::new(prefix, &KeyRing::parse(&lines.join("\n")).unwrap())
+    }
+
+    fn seal(keys: &[u8]) -> ValueSeal {
+        seal_of("callgate", keys)
     }
 
     #[test]
@@ -64,8 +76,9 @@ mod tests {
     }
 
     #[test]
-    fn a_value_opens_for_its_kind_and_ring_and_unchanged() {
+    fn a_value_opens_for_its_prefix_kind_and_ring_and_unchanged() {
         let sealed = seal(&[1]).seal("freeze", b"text");
+        assert_eq!(seal_of("callgate2", &[1]).open("freeze", &sealed), None);
         assert_eq!(seal(&[1]).open("session", &sealed), None);
         assert_eq!(seal(&[3]).open("freeze", &sealed), None);
         assert_eq!(seal(&[1]).open("freeze", &sealed[..5]), None);
