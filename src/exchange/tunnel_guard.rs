@@ -25,26 +25,36 @@ pub(crate) struct TunnelGuard {
 }
 
 /// The end of a session.
-type End<'s> = Pin<Box<dyn Future<Output = ()> + 's>>;
+type End<'s> = Pin<Box<dyn Future<Output = TunnelEnd> + 's>>;
 
 impl TunnelGuard {
-    /// Waits until the tunnel must end, and returns why. A freeze ends sessions too, and is named first.
+    /// Waits until the tunnel must end, and returns why. A freeze ends sessions too, of which another member may tell before it
+    /// tells of the freeze.
     pub(super) async fn until_cut(&self) -> TunnelEnd {
         let ended = async {
             let sessions = self.sessions.iter().chain(self.held.as_ref().map(HeldSession::session));
-            let sessions = sessions.map(|session| Box::pin(session.until_over()) as End<'_>);
-            let others = self.unissued.iter().map(|session| Box::pin(session.until_over()) as End<'_>);
+            let sessions = sessions.map(|session| Box::pin(until_over(session)) as End<'_>);
+            let others = self.unissued.iter().map(|session| {
+                Box::pin(async {
+                    session.until_over().await;
+                    TunnelEnd::SessionEnded
+                }) as End<'_>
+            });
             let ends: Vec<_> = sessions.chain(others).collect();
             match ends.is_empty() {
                 true => pending().await,
-                false => drop(select_all(ends).await),
+                false => select_all(ends).await.0,
             }
         };
         tokio::select! {
             biased;
             () = self.freeze.until_frozen() => TunnelEnd::Frozen,
-            () = ended => TunnelEnd::SessionEnded,
+            end = ended => end,
             () = self.policy.until_outdated() => TunnelEnd::CertificatePolicyChanged,
         }
     }
+}
+
+async fn until_over(session: &IssuedSession) -> TunnelEnd {
+    if session.until_over().await { TunnelEnd::Frozen } else { TunnelEnd::SessionEnded }
 }

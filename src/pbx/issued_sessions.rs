@@ -13,6 +13,7 @@ mod members;
 mod memory;
 mod packed;
 mod pending_ends;
+mod recent_ends;
 mod table;
 mod unissued;
 
@@ -129,9 +130,9 @@ impl IssuedSessions {
         session
     }
 
-    /// Takes over a session that another member has opened, `age` ago.
-    fn adopt(&self, memory: SessionMemory, digest: &Digest, age: Duration) {
-        if self.table().adopt(memory, digest, age, Instant::now()) {
+    /// Takes over a session that another member had opened `age` before `asked`.
+    fn adopt(&self, memory: SessionMemory, digest: &Digest, age: Duration, asked: Instant) {
+        if self.table().adopt(memory, digest, age, asked) {
             self.any.store(true, Ordering::Release);
         }
     }
@@ -262,11 +263,11 @@ impl IssuedSessions {
         for digest in &order.ids {
             self.unissued.end(digest);
             // The member that gives the order has it in its audit log and its counts.
-            self.table().end_digest(digest).inspect(|session| session.confirm_end());
+            self.table().end_digest(digest, order.reason, Instant::now()).inspect(|session| session.confirm_end());
         }
         for number in &order.told {
             // The newest process has it in its audit log and its counts.
-            self.table().end_number(*number).inspect(|session| session.confirm_end());
+            self.table().end_number(*number, order.reason).inspect(|session| session.confirm_end());
         }
         match &order.filter {
             SessionFilter::Unknown => return None,
@@ -294,7 +295,7 @@ impl IssuedSessions {
         tells: bool,
         logs: &Logs,
     ) -> Vec<Arc<IssuedSession>> {
-        let ended = self.take(filter, tells);
+        let ended = self.take(filter, end.reason, tells);
         for session in &ended {
             self.counts.ended(end.reason);
             logs.write_note(&record(session, end));
@@ -303,11 +304,12 @@ impl IssuedSessions {
     }
 
     /// Marks sessions as over, in one step with the choice among them. `tells`: this process tells the PBX.
-    fn take(&self, filter: &SessionFilter, tells: bool) -> Vec<Arc<IssuedSession>> {
-        let mut table = self.table();
-        let ended = table.select(filter, Instant::now());
+    fn take(&self, filter: &SessionFilter, reason: EndReason, tells: bool) -> Vec<Arc<IssuedSession>> {
+        let (mut table, now) = (self.table(), Instant::now());
+        table.recent_ends.note(filter, reason, now);
+        let ended = table.select(filter, now);
         for session in &ended {
-            table.end(session);
+            table.end(session, reason);
             match tells {
                 true => self.pending.add(session),
                 false => session.confirm_end(),

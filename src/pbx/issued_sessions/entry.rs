@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use crate::model::account::Role;
 use crate::model::credential_mark::CredentialMark;
 use crate::model::secret::Secret;
+use crate::model::session::EndReason;
 
 /// A session that callgate opened at the PBX. The token and the cookie of one login are one session.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(crate) struct IssuedSession {
     /// The cookie by which the PBX knows it. A page that exchanges a token itself keeps the cookie from callgate.
     cookie: Option<Secret>,
     is_over: AtomicBool,
+    /// Whether a freeze of its account ended it.
+    is_frozen: AtomicBool,
     /// Whether the PBX has ended it, too.
     is_over_at_pbx: AtomicBool,
     /// Whether it is of a WebSocket that this process keeps.
@@ -90,6 +93,7 @@ impl IssuedSession {
             opened,
             cookie,
             is_over: AtomicBool::new(is_over),
+            is_frozen: AtomicBool::new(false),
             is_over_at_pbx: AtomicBool::new(is_over_at_pbx),
             is_held: AtomicBool::new(false),
             is_end_passed_on: AtomicBool::new(false),
@@ -138,14 +142,15 @@ impl IssuedSession {
         self.is_over_at_pbx.store(true, Ordering::Release);
     }
 
-    /// Waits until it is ended.
-    pub(crate) async fn until_over(&self) {
+    /// Waits until it is ended. Returns whether a freeze of its account ended it.
+    pub(crate) async fn until_over(&self) -> bool {
         let mut ended = pin!(self.ended.notified());
         // From here on no end is missed.
         ended.as_mut().enable();
         if !self.is_over() {
             ended.await;
         }
+        self.is_frozen.load(Ordering::Acquire)
     }
 
     /// Returns the cookie by which the PBX knows it.
@@ -154,7 +159,8 @@ impl IssuedSession {
     }
 
     /// Ends it, and the tunnels that wait for that.
-    pub(super) fn end(&self) {
+    pub(super) fn end(&self, reason: EndReason) {
+        self.is_frozen.store(reason == EndReason::Freeze, Ordering::Release);
         self.is_over.store(true, Ordering::Release);
         self.ended.notify_waiters();
     }
@@ -188,12 +194,13 @@ mod tests {
     #[tokio::test]
     async fn a_waiter_is_woken_by_the_end_and_does_not_miss_one_before() {
         let role = Role::User(Account::new("40", "acme.test".parse().unwrap()).unwrap());
-        let session = IssuedSession::new(1, role, SessionLogin::for_test("ann"), None);
-        let mut waits = Box::pin(session.until_over());
-        let is_pending = poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending())).await;
-        assert!(is_pending);
-        session.end();
-        waits.await;
-        session.until_over().await;
+        for (reason, is_frozen) in [(EndReason::Logout, false), (EndReason::Freeze, true)] {
+            let session = IssuedSession::new(1, role.clone(), SessionLogin::for_test("ann"), None);
+            let mut waits = Box::pin(session.until_over());
+            let is_pending = poll_fn(|cx| Poll::Ready(waits.as_mut().poll(cx).is_pending())).await;
+            assert!(is_pending);
+            session.end(reason);
+            assert_eq!((waits.await, session.until_over().await), (is_frozen, is_frozen));
+        }
     }
 }

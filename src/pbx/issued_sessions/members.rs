@@ -205,7 +205,7 @@ impl IssuedSessions {
         let found = engine.run_script::<Vec<Vec<u8>>>(&FIND, &keys(&engine, &digest), &[]).await;
         let Ok(found) = found else { return };
         match record(&engine, &found) {
-            Some((memory, left)) => self.adopt(memory, &digest, LIFE.saturating_sub(left)),
+            Some((memory, left)) => self.adopt(memory, &digest, LIFE.saturating_sub(left), now),
             None => self.members.note_unknown(digest, now),
         }
     }
@@ -273,6 +273,8 @@ impl Default for OwnNumber {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
     use crate::config::LogFormat;
     use crate::members::TestEngine;
@@ -369,6 +371,32 @@ mod tests {
         assert!(other.members.is_to_be_followed(&next));
         let old = EndMessage { sent: Timestamp::UNIX_EPOCH, ..one.members.message(&message.order) };
         assert!(!other.members.is_to_be_followed(&old));
+    }
+
+    #[tokio::test]
+    async fn a_session_that_ends_while_it_is_asked_for_is_over() {
+        let Some(engine) = TestEngine::start() else { return };
+        let (one, other) = (member(&engine).await, member(&engine).await);
+        let ids = ["session00000001", "session00000002", "session00000003"];
+        open(&one, ids[0]).await;
+        // The member that opened it has not carried the order out yet.
+        let whom = "account 40@acme.test".parse().unwrap();
+        let order =
+            EndOrder::for_members(SessionFilter::Target { whom }, EndReason::Freeze.into(), Vec::new()).remove(0);
+        other.follow_member(&order, &logs());
+        let session = open(&one, ids[1]).await;
+        let told =
+            EndOrder::for_members(SessionFilter::number(1), EndReason::Logout.into(), vec![sha256(ids[1].as_bytes())]);
+        other.follow_member(&told[0], &logs());
+        assert!(!session.is_over());
+        // One that is opened later is another.
+        sleep(Duration::from_millis(50)).await;
+        open(&one, ids[2]).await;
+        for id in ids {
+            other.learn(id).await;
+        }
+        assert_eq!(ids.map(|id| other.find(id).unwrap().is_over()), [true, true, false]);
+        assert!(!other.has_unconfirmed() && !other.pending().has_queued(), "the other member tells the PBX");
     }
 
     #[tokio::test]

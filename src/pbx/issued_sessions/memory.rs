@@ -15,6 +15,7 @@ use crate::memory::nanos;
 use crate::model::credential_mark::MarkDigest;
 use crate::model::digest::Digest;
 use crate::model::secret::Secret;
+use crate::model::session::EndReason;
 use crate::model::stored_role::StoredRole;
 
 /// The name of the sessions in a memory.
@@ -149,11 +150,17 @@ impl SessionTable {
         }
         let memory = SessionMemory { number: self.last + 1, age: 0, ..memory };
         let Some(row) = memory.restore(age, now).filter(|row| row.digests.contains(digest)) else { return false };
-        if self.marks.has_logged_out(&row.session.login) {
-            row.session.end();
-            row.session.confirm_end();
-        }
+        let number = row.session.number;
+        let has_logged_out = self.marks.has_logged_out(&row.session.login).then_some(EndReason::Logout);
         self.restore(row);
+        let row = &self.by_number[&number];
+        let missed = self.recent_ends.reason_for(age, now, |filter| self.chooses(filter, row));
+        if let Some(reason) = has_logged_out.or(missed) {
+            let session = Arc::clone(&row.session);
+            // The member that opened it tells the PBX.
+            self.end(&session, reason);
+            session.confirm_end();
+        }
         true
     }
 
@@ -263,7 +270,7 @@ mod tests {
         let cookie = Secret::new("c00kie\"\\".to_owned());
         let first = table.add(&["token", "c00kie"], Some(cookie.clone()), role("40"), login("ann", &marks), now);
         let second = table.add(&["other"], None, role("41"), login("bob", &[]), now);
-        table.end(&second);
+        table.end(&second, EndReason::Logout);
         second.confirm_end();
         let next = passed_on(&mut table, now, Duration::from_secs(1));
         for id in ["token", "c00kie"] {
@@ -297,7 +304,7 @@ mod tests {
         let (mut table, now) = (SessionTable::default(), Instant::now());
         let first = table.add(&["1"], None, role("40"), login("ann", &[mark(SHARED)]), now);
         table.add(&["2"], None, role("41"), login("bob", &[mark(SHARED), mark(SECRET)]), now);
-        table.end(&first);
+        table.end(&first, EndReason::Logout);
         let before = login("eve", &[CredentialMark::named(b"sid", b"eve")]);
         table.log_out(&before.marks);
         let mut next = passed_on(&mut table, now, Duration::ZERO);

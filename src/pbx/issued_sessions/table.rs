@@ -10,11 +10,13 @@ use tokio::time::Instant;
 use super::entry::{IssuedSession, SessionLogin};
 use super::filter::SessionFilter;
 use super::mark_index::{MARKS, MarkIndex};
+use super::recent_ends::RecentEnds;
 use crate::model::account::Role;
 use crate::model::credential_mark::CredentialMark;
 use crate::model::digest::{Digest, sha256};
 use crate::model::freeze_target::FreezeTarget;
 use crate::model::secret::Secret;
+use crate::model::session::EndReason;
 
 /// How many sessions are remembered; beyond it, the oldest is dropped.
 pub(super) const SESSIONS: usize = 50_000;
@@ -28,6 +30,7 @@ pub(super) struct SessionTable {
     pub(super) by_number: BTreeMap<u64, SessionRow>,
     pub(super) by_digest: HashMap<Digest, u64>,
     pub(super) marks: MarkIndex,
+    pub(super) recent_ends: RecentEnds,
     /// The last number that was given.
     pub(super) last: u64,
     /// How many hand-overs were begun, by this process and those before it.
@@ -62,7 +65,7 @@ impl SessionTable {
             self.add_digest(self.last, id);
         }
         match self.marks.has_logged_out(&session.login) {
-            true => session.end(),
+            true => session.end(EndReason::Refused),
             false => self.marks.add(&session.login.marks, &session.login, &session.role),
         }
         session
@@ -112,55 +115,71 @@ impl SessionTable {
 
     /// Returns the sessions of a choice that are not over, the oldest first.
     pub(super) fn select(&self, filter: &SessionFilter, now: Instant) -> Vec<Arc<IssuedSession>> {
-        let live = |session: &&Arc<IssuedSession>| !session.is_over();
-        let all = || {
-            let fresh = self.by_number.values().filter(|row| now.duration_since(row.since) < LIFE);
-            fresh.map(|row| &row.session).filter(live)
+        let live = |row: &&SessionRow| !row.session.is_over();
+        let fresh = |row: &&SessionRow| now.duration_since(row.since) < LIFE;
+        let one = |number: Option<&u64>| number.and_then(|number| self.by_number.get(number));
+        let found: Vec<_> = match filter {
+            SessionFilter::Number { number } => one(Some(number)).into_iter().collect(),
+            SessionFilter::Id { digest } => one(self.by_digest.get(digest)).into_iter().filter(fresh).collect(),
+            // Most requests show no mark of any session: then no session is looked at.
+            SessionFilter::Credential { marks } if !marks.iter().any(|mark| self.marks.identifies(mark)) => Vec::new(),
+            SessionFilter::All
+            | SessionFilter::Target { .. }
+            | SessionFilter::Login { .. }
+            | SessionFilter::Credential { .. }
+            | SessionFilter::Unknown => {
+                self.by_number.values().filter(fresh).filter(|row| self.chooses(filter, row)).collect()
+            }
         };
+        found.into_iter().filter(live).map(|row| Arc::clone(&row.session)).collect()
+    }
+
+    /// Returns whether a choice is of a session.
+    pub(super) fn chooses(&self, filter: &SessionFilter, row: &SessionRow) -> bool {
+        let SessionRow { session, digests, .. } = row;
         match filter {
-            SessionFilter::All => all().cloned().collect(),
-            SessionFilter::Number { number } => {
-                let found = self.by_number.get(number).map(|row| &row.session);
-                found.into_iter().filter(live).cloned().collect()
-            }
-            SessionFilter::Id { digest } => {
-                let found = self.find_digest(digest, now).map(|(session, _)| session);
-                found.into_iter().filter(live).cloned().collect()
-            }
-            SessionFilter::Target { whom } => all().filter(|one| is_of(&one.role, whom)).cloned().collect(),
-            SessionFilter::Login { login } => all().filter(|one| login.fits(&one.login)).cloned().collect(),
+            SessionFilter::All => true,
+            SessionFilter::Number { number } => session.number == *number,
+            SessionFilter::Id { digest } => digests.contains(digest),
+            SessionFilter::Target { whom } => is_of(&session.role, whom),
+            SessionFilter::Login { login } => login.fits(&session.login),
             SessionFilter::Credential { marks } => {
-                // Most requests show no mark of any session: then no session is looked at.
-                let known: Vec<_> = marks.iter().filter(|mark| self.marks.identifies(mark)).collect();
-                let has = |one: &CredentialMark| known.iter().any(|mark| mark.digest == one.digest);
-                let found = all().filter(|one| !known.is_empty() && one.login.marks.iter().any(has));
-                found.cloned().collect()
+                let shows = |one: &CredentialMark| {
+                    marks.iter().any(|mark| mark.digest == one.digest && self.marks.identifies(mark))
+                };
+                session.login.marks.iter().any(shows)
             }
-            SessionFilter::Unknown => Vec::new(),
+            SessionFilter::Unknown => false,
         }
     }
 
     // === Ends ===
 
     /// Ends a session. Returns whether it was not over before.
-    pub(super) fn end(&mut self, session: &IssuedSession) -> bool {
+    pub(super) fn end(&mut self, session: &IssuedSession, reason: EndReason) -> bool {
         let ends = !session.is_over();
         if ends {
-            session.end();
+            session.end(reason);
             self.marks.remove(&session.login.marks);
         }
         ends
     }
 
     /// Ends the session with a number, if it is known and not over. Returns it.
-    pub(super) fn end_number(&mut self, number: u64) -> Option<Arc<IssuedSession>> {
+    pub(super) fn end_number(&mut self, number: u64, reason: EndReason) -> Option<Arc<IssuedSession>> {
         let session = Arc::clone(&self.by_number.get(&number)?.session);
-        self.end(&session).then_some(session)
+        self.end(&session, reason).then_some(session)
     }
 
     /// Ends the session with an id, if it is known and not over. Returns it.
-    pub(super) fn end_digest(&mut self, digest: &Digest) -> Option<Arc<IssuedSession>> {
-        self.end_number(*self.by_digest.get(digest)?)
+    pub(super) fn end_digest(
+        &mut self,
+        digest: &Digest,
+        reason: EndReason,
+        now: Instant,
+    ) -> Option<Arc<IssuedSession>> {
+        self.recent_ends.note(&SessionFilter::Id { digest: *digest }, reason, now);
+        self.end_number(*self.by_digest.get(digest)?, reason)
     }
 
     /// Returns the digests of the ids of sessions.
@@ -278,7 +297,8 @@ mod tests {
             [3]
         );
         let second = Arc::clone(table.find("2", now).unwrap().0);
-        assert!(table.end(&second) && !table.end(&second) && second.is_over());
+        let mut end = || table.end(&second, EndReason::Logout);
+        assert!(end() && !end() && second.is_over());
         assert_eq!(numbers(&table, SessionFilter::All), [1, 3]);
         assert_eq!(numbers(&table, SessionFilter::Number { number: 2 }), [0; 0]);
         assert!(table.find("2", now).unwrap().0.is_over(), "it is still known");
@@ -324,10 +344,10 @@ mod tests {
         let (mut table, now) = (SessionTable::default(), Instant::now());
         let first = table.add(&["1"], None, role("40"), login("ann", &[mark(SHARED), mark(SHARED)]), now);
         table.add(&["2"], None, role("41"), login("bob", &[mark(SHARED)]), now);
-        table.end(&first);
+        table.end(&first, EndReason::Logout);
         assert_eq!(of(&table, &[mark(SHARED)]), [0; 0], "two callers have shown it");
         let second = Arc::clone(table.find("2", now).unwrap().0);
-        table.end(&second);
+        table.end(&second, EndReason::Logout);
         table.add(&["3"], None, role("40"), login("ann", &[mark(SHARED)]), now);
         assert_eq!(of(&table, &[mark(SHARED)]), [3]);
         add(&mut table, "4", now + LIFE);

@@ -112,9 +112,7 @@ async fn a_freeze_at_one_member_ends_a_tunnel_at_another_and_refuses_logins_ther
     let _his = socket(&other.gate, &his).await.unwrap();
     obeyed(&one, &["freeze", "account", "40@acme.test", "--why", "calls to Cuba"]).await;
     ends(&mut hers).await;
-    // The freeze ends the tunnel, or the end of its session, which comes with the freeze.
-    let line = other.gate.line(&["/websocket", "ended="]).await;
-    assert!(["ended=frozen", "ended=session_ended"].iter().any(|end| line.contains(end)), "{line}");
+    other.gate.line(&["/websocket", "ended=frozen"]).await;
     for member in [&one, &other] {
         assert_eq!(log_in(member, &alice).await, None);
         assert!(log_in(member, &bob).await.is_some(), "another account");
