@@ -273,7 +273,8 @@ impl SharedEngine {
             Err(_) => return Err(format!("it did not answer within {CONNECT_TIMEOUT:?}")),
         }
         *self.link() = Some(link);
-        let again = if self.circuit().close() { " again" } else { "" };
+        self.circuit().close();
+        let again = if *self.reached.borrow() > 0 { " again" } else { "" };
         tracing::info!(engine = %self.config.nodes[0], "the shared engine is used{again}");
         self.reached.send_modify(|times| *times += 1);
         Ok(())
@@ -282,9 +283,10 @@ impl SharedEngine {
     /// Asks the engine whether it is there, until the circuit opens.
     async fn keep(&self) {
         let ping = redis::cmd("PING");
-        loop {
+        // A circuit that opened before the engine was reached has left a notice.
+        while self.problem().is_none() {
             tokio::select! {
-                () = self.opened.notified() => return,
+                () = self.opened.notified() => {}
                 () = sleep(HEARTBEAT) => drop(self.ask::<String>(&ping).await),
             }
         }
@@ -315,7 +317,22 @@ fn problem_of(error: &RedisError) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Poll;
+
     use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_comes_later_is_reached_once() {
+        let Some(server) = TestEngine::start() else { return };
+        let engine = SharedEngine::new(server.config());
+        engine.note(Outcome::Lost("refused"));
+        while engine.reach().await.is_err() {}
+        let mut keeps = pin!(engine.keep());
+        let ends = poll_fn(|cx| Poll::Ready(keeps.as_mut().poll(cx).is_ready())).await;
+        assert!(!ends);
+    }
 
     #[test]
     fn a_problem_tells_nothing_that_was_asked() {

@@ -46,11 +46,9 @@ impl Circuit {
         }
     }
 
-    /// Closes the circuit. Returns whether the operator knows that it was open.
-    pub(super) fn close(&mut self) -> bool {
-        let was_told = matches!(self, Self::Open { is_told: true, .. });
+    /// Closes the circuit.
+    pub(super) fn close(&mut self) {
         *self = Self::Closed { failures: 0 };
-        was_told
     }
 
     /// Notes an outcome. Returns the problem if the operator must be told of it: once while the circuit is open.
@@ -87,7 +85,7 @@ mod tests {
     #[test]
     fn opens_after_three_failures_in_a_row() {
         let mut circuit = Circuit::default();
-        assert!(!circuit.close());
+        circuit.close();
         for _ in 0..5 {
             assert_eq!(circuit.note(Outcome::Failed("slow")), None);
             assert_eq!(circuit.note(Outcome::Failed("slow")), None);
@@ -109,8 +107,7 @@ mod tests {
         assert_eq!(circuit.problem(), Some("refused"), "the latest reason");
         assert_eq!(circuit.note(Outcome::Answered), None);
         assert!(circuit.problem().is_some(), "a late answer does not close it");
-        assert!(circuit.close());
-        assert!(!circuit.close());
+        circuit.close();
         assert_eq!(circuit.problem(), None);
     }
 
@@ -120,6 +117,7 @@ mod tests {
         assert!(circuit.problem().is_some());
         assert_eq!(circuit.note(Outcome::Lost("refused")).as_deref(), Some("refused"));
         assert_eq!(circuit.note(Outcome::Lost("refused")), None, "told once");
-        assert!(circuit.close());
+        circuit.close();
+        assert_eq!(circuit.problem(), None);
     }
 }
