@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{CommandResult, admin_client, old_processes, print_line, print_remark};
+use super::{CommandResult, EX_UNAVAILABLE, admin_client, old_processes, print_line, print_remark};
 use crate::model::freeze_target::FreezeTarget;
 
 #[derive(Debug, clap::Subcommand)]
@@ -99,11 +99,31 @@ fn end(ending: &SessionEndArguments) -> CommandResult {
         true => old_processes::complain(&answer["old_processes"]),
         false => old_processes::tell(&answer["old_processes"]),
     };
-    if told.is_ok() && ended.is_empty() && elsewhere == 0 {
+    let shared = tell_members(&answer["members"], ending.json);
+    let told = told.and(shared);
+    if told.is_ok() && ended.is_empty() && elsewhere == 0 && answer["members"].is_null() {
         print_remark(&"callgate: there is no such session: callgate sessions list");
         return Err(ExitCode::FAILURE);
     }
     told
+}
+
+/// Prints whether the other members end the sessions that they know.
+///
+/// # Errors
+/// Exit code 69 if they do not learn of the order.
+fn tell_members(members: &Value, is_json: bool) -> CommandResult {
+    match members.as_str() {
+        Some("told") if !is_json => print_line(&"the other members that use the shared engine end theirs, too"),
+        Some("unreached") => {
+            print_remark(
+                &"callgate: the shared engine cannot be used, so the other members keep theirs: give the order again when \
+                  /readyz?verbose says shared: ok",
+            );
+            Err(ExitCode::from(EX_UNAVAILABLE))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Prints how many sessions only old processes knew.

@@ -179,6 +179,12 @@ impl IssuedSessions {
         self.members.engine().is_some()
     }
 
+    /// Returns whether the engine passes ends on to the other members now; nothing: there are none.
+    #[must_use]
+    pub(crate) fn reaches_members(&self) -> Option<bool> {
+        self.members.engine().map(|engine| engine.problem().is_none())
+    }
+
     /// Tells the other members of a session, before its browser has it. Without an answer of the engine they do not know it.
     pub(crate) async fn tell_members(&self, session: &IssuedSession) {
         let Some(engine) = self.members.engine() else { return };

@@ -307,7 +307,12 @@ impl AdminService {
         }
         json(
             StatusCode::OK,
-            &json!({ "ended": ended, "ended_in_old_processes": elsewhere, "old_processes": processes(&old) }),
+            &json!({
+                "ended": ended,
+                "ended_in_old_processes": elsewhere,
+                "old_processes": processes(&old),
+                "members": sessions::told(&snapshot, choice),
+            }),
         )
     }
 

@@ -61,6 +61,13 @@ pub(super) fn end(snapshot: &Snapshot, choice: &SessionChoice, by: &str) -> Resu
     Ok((ended.iter().map(|session| shown(session)).collect(), EndOrder::all(filter, end, &ended)))
 }
 
+/// Says whether the order to end sessions is passed on to the other members; nothing if there are none, or it is by a number,
+/// which means nothing to them.
+pub(super) fn told(snapshot: &Snapshot, choice: &SessionChoice) -> Option<&'static str> {
+    let reaches = snapshot.sessions().reaches_members().filter(|_| choice.number.is_none())?;
+    Some(if reaches { "told" } else { "unreached" })
+}
+
 /// Describes a session without its id.
 fn shown(session: &IssuedSession) -> Value {
     let login = &session.login;

@@ -1,8 +1,10 @@
 //! A session that one member handed out is one at all of them, and so is its end.
 
+use crate::kit::commands::text;
 use crate::kit::engine::Engine;
 use crate::kit::stage::{Plan, until};
-use crate::members::freezes::{ends, log_in, obeyed, socket, two_members};
+use crate::members::freezes::{self, ends, log_in, obeyed, socket, two_members};
+use crate::members::quotas::readiness;
 use crate::telephony::sessions::order;
 
 fn shielded() -> Plan<'static> {
@@ -64,7 +66,7 @@ async fn a_logout_at_one_member_ends_a_tunnel_of_another() {
 
 #[tokio::test]
 async fn the_operator_ends_sessions_of_all_members() {
-    let Some(engine) = Engine::start().await else { return };
+    let Some(mut engine) = Engine::start().await else { return };
     let [one, other] = two_members(&engine, Plan::default).await;
     let alice = one.app.log_in("alice");
     let mut hers = socket(&other.gate, &log_in(&one, &alice).await.unwrap()).await.unwrap();
@@ -74,8 +76,19 @@ async fn the_operator_ends_sessions_of_all_members() {
     ends(&mut hers_too).await;
     // An order at the member that opened none.
     let mut hers = socket(&one.gate, &log_in(&one, &alice).await.unwrap()).await.unwrap();
-    order(&other.gate, "/sessions/end", &serde_json::json!({ "all": true }));
+    let output = freezes::order(&other, &["sessions", "end", "--all"]).await;
+    let told = "the other members that use the shared engine end theirs, too\n";
+    assert_eq!((output.status.code(), &*text(&output.stdout)), (Some(0), told), "{}", text(&output.stderr));
     ends(&mut hers).await;
+    // A number is one of this member alone.
+    let output = freezes::order(&other, &["sessions", "end", "4711"]).await;
+    let told = "callgate: there is no such session: callgate sessions list\n";
+    assert_eq!((output.status.code(), &*text(&output.stderr)), (Some(1), told));
+    engine.kill();
+    until("the engine is missed", || !readiness(&other).contains("shared: ok")).await;
+    let output = freezes::order(&other, &["sessions", "end", "--all"]).await;
+    assert_eq!(output.status.code(), Some(69), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("the other members keep theirs"));
 }
 
 #[tokio::test]
