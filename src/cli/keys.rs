@@ -40,7 +40,7 @@ pub(super) struct RotateArguments {
     /// Remove the oldest key, once what it wrote has expired
     #[arg(long, conflicts_with = "promote")]
     drop: bool,
-    /// Remove it at once, because others may know it: what it wrote is worth nothing from then on
+    /// Remove all keys but the first, and at once, because others may know them: what they wrote is worth nothing from then on
     #[arg(long, requires = "drop")]
     at_once: bool,
     /// The configuration
@@ -48,7 +48,7 @@ pub(super) struct RotateArguments {
     config: PathBuf,
 }
 
-/// Why the file stays as it is.
+/// Why the file stays as it is, or is not made.
 #[derive(Debug, thiserror::Error)]
 enum RotateError {
     #[error(transparent)]
@@ -60,7 +60,7 @@ enum RotateError {
     #[error("it does not exist yet; make it without --promote and --drop")]
     Missing,
     #[error(
-        "what the oldest key wrote expires at {0:.0}; wait, or drop it now with --at-once, which ends those logins"
+        "what the oldest key wrote expires at {0:.0}; wait, or drop all older keys now with --at-once, which ends those logins"
     )]
     TooEarly(Timestamp),
 }
@@ -82,13 +82,20 @@ pub(super) fn run(command: &KeysCommand) -> CommandResult {
 
 fn rotate(arguments: &RotateArguments) -> CommandResult {
     let file = file(arguments)?;
-    let (done, count) = change(&file, arguments)
-        .map_err(|error| report_error(&format!("{} stays as it is", file.display()), &error))?;
+    let (done, count) = change(&file, arguments).map_err(|error| report_error(&outcome(&file), &error))?;
     let keys = if count == 1 { "key" } else { "keys" };
     print_line(&format_args!("{} has {count} {keys}; the first writes, all read", file.display()))?;
     match done {
         DoneStep::Made => Ok(()),
         done => print_line(&next_step(&done, &file)),
+    }
+}
+
+/// Says what there is after a step that failed.
+fn outcome(file: &Path) -> String {
+    match file.symlink_metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => format!("no key ring at {}", file.display()),
+        Ok(_) | Err(_) => format!("{} stays as it is", file.display()),
     }
 }
 
@@ -132,9 +139,13 @@ fn step(ring: &mut RingText, arguments: &RotateArguments) -> Result<DoneStep, Ro
         ring.add(&Zeroizing::new(random::bytes()))?;
         return Ok(DoneStep::Added);
     }
+    if arguments.at_once {
+        ring.drop_all_older()?;
+        return Ok(DoneStep::Dropped);
+    }
     let expires = ring.writes_since().map(|since| expiry(since, &arguments.config));
     ring.drop_oldest()?;
-    match expires.filter(|expires| *expires > now && !arguments.at_once) {
+    match expires.filter(|expires| *expires > now) {
         Some(expires) => Err(RotateError::TooEarly(expires)),
         None => Ok(DoneStep::Dropped),
     }

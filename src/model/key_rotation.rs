@@ -117,12 +117,28 @@ impl RingText {
     /// # Errors
     /// When it is the only one, or the last one is new.
     pub fn drop_oldest(&mut self) -> Result<(), RotationStepError> {
+        self.keep(self.count().saturating_sub(1))
+    }
+
+    /// Removes all keys but the first.
+    ///
+    /// # Errors
+    /// As [`RingText::drop_oldest`].
+    pub fn drop_all_older(&mut self) -> Result<(), RotationStepError> {
+        self.keep(1)
+    }
+
+    /// Keeps the first keys, so many.
+    fn keep(&mut self, most: usize) -> Result<(), RotationStepError> {
         match () {
             () if self.waiting().is_some() => Err(RotationStepError::WaitsBeforeDrop),
             () if self.count() < 2 => Err(RotationStepError::Last),
             () => {
-                let last = self.0.iter().rposition(|line| matches!(line, RingLine::Key { .. }));
-                last.map(|last| self.0.remove(last));
+                let mut keys = 0;
+                self.0.retain(|line| {
+                    keys += usize::from(matches!(line, RingLine::Key { .. }));
+                    keys <= most || matches!(line, RingLine::Other(_))
+                });
                 Ok(())
             }
         }
@@ -212,6 +228,7 @@ mod tests {
         let mut ring = again(&ring);
         assert_eq!(ring.add(&key(3)), Err(RotationStepError::Waits));
         assert_eq!(ring.drop_oldest(), Err(RotationStepError::WaitsBeforeDrop));
+        assert_eq!(ring.drop_all_older(), Err(RotationStepError::WaitsBeforeDrop));
         ring.promote(at(10)).unwrap();
         assert_eq!(order(&ring), [2, 1]);
         let mut ring = again(&ring);
@@ -222,6 +239,9 @@ mod tests {
         ring.promote(at(12)).unwrap();
         assert_eq!(order(&ring), [3, 2, 1]);
         let mut ring = again(&ring);
+        let mut known = again(&ring);
+        known.drop_all_older().unwrap();
+        assert_eq!((order(&known), known.drop_all_older()), (vec![3], Err(RotationStepError::Last)));
         ring.drop_oldest().unwrap();
         assert_eq!(order(&ring), [3, 2]);
         ring.drop_oldest().unwrap();

@@ -98,12 +98,14 @@ async fn a_key_reads_then_writes_then_goes() {
 }
 
 #[tokio::test]
-async fn a_key_that_others_know_goes_at_once() {
+async fn keys_that_others_know_go_at_once() {
     let folder = Folder::new();
-    for step in [&[][..], &[], &["--promote"], &["--drop", "--at-once"]] {
+    for step in [&[][..], &[], &["--promote"], &[], &["--promote"]] {
         folder.rotated(step, "has ").await;
     }
-    assert_eq!(folder.keys().len(), 1);
+    let first = folder.keys().remove(0);
+    folder.rotated(&["--drop", "--at-once"], "has 1 key; ").await;
+    assert_eq!(folder.keys(), [first]);
 }
 
 #[tokio::test]
@@ -122,7 +124,10 @@ async fn comments_and_mode_stay() {
 #[tokio::test]
 async fn what_is_no_ring_stays_as_it_is() {
     let folder = Folder::new();
-    folder.refused(&["--promote"], "does not exist yet").await;
+    let output = run(callgate(&["keys", "rotate", "/nowhere/ring.keys"])).await;
+    let told = "callgate: no key ring at /nowhere/ring.keys: the folder /nowhere does not exist\n";
+    assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), told.into()));
+    folder.refused(&["--promote"], "no key ring at ring.keys: it does not exist yet").await;
     folder.refused(&["--drop"], "does not exist yet").await;
     folder.write("a password\n", 0o600);
     folder.refused(&[], "line 1 is not the base64 of 32 bytes; it is no key ring").await;
