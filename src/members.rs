@@ -7,6 +7,7 @@
 mod circuit;
 mod link;
 mod names;
+mod ring_text;
 #[cfg(test)]
 mod test_engine;
 mod value_seal;
@@ -18,11 +19,12 @@ use redis::{Cmd, FromRedisValue, PushInfo, PushKind, RedisError, Value};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, broadcast, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use self::circuit::{Circuit, Outcome};
 use self::link::EngineLink;
 pub(crate) use self::names::{EngineKey, KeyNames};
+use self::ring_text::{OTHER_KEYS, RingFound};
 #[cfg(test)]
 pub(crate) use self::test_engine::{Numbers, TestEngine, script_with_test_clock};
 use self::value_seal::ValueSeal;
@@ -38,6 +40,8 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between tries to reach the engine.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How long a complaint about an engine that answers is shown. What lasts is found again earlier.
+const COMPLAINT: Duration = Duration::from_secs(15);
 /// How many messages of other members may wait. A member that falls further behind reads everything again.
 const MESSAGES: usize = 256;
 
@@ -48,6 +52,8 @@ pub(crate) struct SharedEngine {
     seal: ValueSeal,
     link: Mutex<Option<EngineLink>>,
     circuit: Mutex<Circuit>,
+    /// What is wrong with an engine that answers, and when that was found last.
+    complaint: Mutex<Option<(String, Instant)>>,
     /// Wakes the control thread when the circuit opens.
     opened: Notify,
     /// How often the engine was reached anew. A part that keeps a copy of its data reads that again then.
@@ -59,6 +65,26 @@ pub(crate) struct SharedEngine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the shared engine cannot be used now")]
 pub(crate) struct EngineDown;
+
+/// Why the engine is not used.
+#[derive(Debug, thiserror::Error)]
+enum Unreached {
+    /// Its members have other keys.
+    #[error("{OTHER_KEYS}")]
+    OthersFound,
+    /// They are not there now, and come first.
+    #[error("{OTHER_KEYS}")]
+    OthersAway,
+    /// It cannot be used, in its own words.
+    #[error("{0}")]
+    Problem(String),
+}
+
+impl From<RedisError> for Unreached {
+    fn from(error: RedisError) -> Self {
+        Self::Problem(problem_of(&error))
+    }
+}
 
 /// A script that the engine runs in one step.
 pub(crate) struct EngineScript {
@@ -104,6 +130,7 @@ impl SharedEngine {
             seal: ValueSeal::new(&config.prefix, &config.keys),
             link: Mutex::default(),
             circuit: Mutex::default(),
+            complaint: Mutex::default(),
             opened: Notify::new(),
             reached: watch::Sender::default(),
             messages: broadcast::Sender::new(MESSAGES),
@@ -127,6 +154,14 @@ impl SharedEngine {
     #[must_use]
     pub(crate) fn problem(&self) -> Option<String> {
         self.circuit().problem().map(str::to_owned)
+    }
+
+    /// Returns what is wrong with an engine that answers: it refuses some questions, or members have other keys; nothing if
+    /// all is well.
+    #[must_use]
+    pub(crate) fn complaint(&self) -> Option<String> {
+        let fresh = |(_, found): &(_, Instant)| found.elapsed() < COMPLAINT;
+        self.complaint_now().clone().filter(fresh).map(|(text, _)| text)
     }
 
     /// Returns how often the engine was reached anew, and each change of that.
@@ -210,7 +245,9 @@ impl SharedEngine {
                 Ok(value)
             }
             Err(_) => {
-                self.note(Outcome::Failed("its answer has another form than expected"));
+                let problem = "its answer has another form than expected";
+                self.complain(problem);
+                self.note(Outcome::Failed(problem));
                 Err(EngineDown)
             }
         }
@@ -218,6 +255,9 @@ impl SharedEngine {
 
     fn failed(&self, error: &RedisError) -> EngineDown {
         let problem = problem_of(error);
+        if error.code().is_some() {
+            self.complain(&problem);
+        }
         self.note(if error.is_unrecoverable_error() { Outcome::Lost(&problem) } else { Outcome::Failed(&problem) });
         EngineDown
     }
@@ -235,42 +275,53 @@ impl SharedEngine {
         }
     }
 
+    /// Notes what is wrong with an engine that answers. Tells the operator once while it lasts.
+    fn complain(&self, problem: &str) {
+        let is_told = self.complaint().is_some();
+        *self.complaint_now() = Some((problem.to_owned(), Instant::now()));
+        if !is_told {
+            tracing::warn!(engine = %self.config.nodes[0], "the shared engine is used, with a problem: {problem}");
+        }
+    }
+
     // === The control thread ===
 
     /// Reaches the engine, again and again, for as long as the configuration is in use.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut failures = 0;
+        let mut others_seen: Option<Instant> = None;
         loop {
-            match self.reach().await {
+            let may_begin = others_seen.is_none_or(|seen| seen.elapsed() >= ring_text::PATIENCE);
+            match self.reach(may_begin).await {
                 Ok(()) => {
                     failures = 0;
                     self.keep().await;
                 }
-                Err(problem) => {
+                Err(unreached) => {
                     failures += 1;
-                    self.note(Outcome::Lost(&problem));
+                    if matches!(unreached, Unreached::OthersFound) {
+                        others_seen = Some(Instant::now());
+                    }
+                    self.note(Outcome::Lost(&unreached.to_string()));
                 }
             }
             sleep(backoff::jittered(backoff::after(failures.max(1), FIRST_PAUSE, LONGEST_PAUSE))).await;
         }
     }
 
-    /// Connects, and checks that the engine writes. Then questions go to it.
-    async fn reach(&self) -> Result<(), String> {
+    /// Connects, and checks that the engine writes and that its members have the same keys. Then questions go to it.
+    ///
+    /// `may_begin`: no members with other keys were seen a short time ago.
+    async fn reach(&self, may_begin: bool) -> Result<(), Unreached> {
         let connect = EngineLink::connect(&self.config, self.messages.clone());
         let mut link = match timeout(CONNECT_TIMEOUT, connect).await {
             Ok(Ok(link)) => link,
-            Ok(Err(error)) => return Err(problem_of(&error)),
-            Err(_) => return Err(format!("no connection within {CONNECT_TIMEOUT:?}")),
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(Unreached::Problem(format!("no connection within {CONNECT_TIMEOUT:?}"))),
         };
-        let prepare = async {
-            link.check(&self.names).await?;
-            link.subscribe(self.channel().as_str()).await
-        };
-        match timeout(CONNECT_TIMEOUT, prepare).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(problem_of(&error)),
-            Err(_) => return Err(format!("it did not answer within {CONNECT_TIMEOUT:?}")),
+        match timeout(CONNECT_TIMEOUT, self.prepare(&mut link, may_begin)).await {
+            Ok(prepared) => prepared?,
+            Err(_) => return Err(Unreached::Problem(format!("it did not answer within {CONNECT_TIMEOUT:?}"))),
         }
         *self.link() = Some(link);
         self.circuit().close();
@@ -280,16 +331,55 @@ impl SharedEngine {
         Ok(())
     }
 
-    /// Asks the engine whether it is there, until the circuit opens.
+    async fn prepare(&self, link: &mut EngineLink, may_begin: bool) -> Result<(), Unreached> {
+        let key = self.ring_key();
+        let text: Option<Vec<u8>> =
+            redis::from_redis_value(link.send(&ring_text::read(&key)).await?).unwrap_or_default();
+        match ring_text::found(text.as_deref(), &self.seal) {
+            RingFound::Other => return Err(Unreached::OthersFound),
+            RingFound::Missing if !may_begin => return Err(Unreached::OthersAway),
+            RingFound::Missing | RingFound::Same => {}
+        }
+        // A replica, or an engine without memory, does not take it.
+        link.send(&ring_text::write(&key, &self.seal)).await?;
+        link.subscribe(self.channel().as_str()).await?;
+        Ok(())
+    }
+
+    /// Asks the engine whether it is there, and whether members have the same keys, until the circuit opens.
     async fn keep(&self) {
         let ping = redis::cmd("PING");
+        let mut due = Instant::now() + ring_text::INTERVAL;
         // A circuit that opened before the engine was reached has left a notice.
         while self.problem().is_none() {
             tokio::select! {
                 () = self.opened.notified() => {}
                 () = sleep(HEARTBEAT) => drop(self.ask::<String>(&ping).await),
+                () = sleep_until(due) => {
+                    self.compare_rings().await;
+                    due = Instant::now() + ring_text::INTERVAL;
+                }
             }
         }
+    }
+
+    /// Checks that the members have the same keys. They all go on: it is not known which of them are wrong.
+    async fn compare_rings(&self) {
+        let key = self.ring_key();
+        let Ok(text) = self.ask::<Option<Vec<u8>>>(&ring_text::read(&key)).await else { return };
+        if ring_text::found(text.as_deref(), &self.seal) == RingFound::Other {
+            self.complain(OTHER_KEYS);
+        }
+        // Without an answer it is written the next time.
+        let _ = self.ask::<String>(&ring_text::write(&key, &self.seal)).await;
+    }
+
+    fn ring_key(&self) -> EngineKey {
+        self.names.plain("ring")
+    }
+
+    fn complaint_now(&self) -> MutexGuard<'_, Option<(String, Instant)>> {
+        self.complaint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn link(&self) -> MutexGuard<'_, Option<EngineLink>> {
@@ -321,17 +411,88 @@ mod tests {
     use std::pin::pin;
     use std::task::Poll;
 
+    use base64::Engine;
+    use base64::prelude::BASE64_STANDARD;
+
     use super::*;
+    use crate::model::key_ring::KeyRing;
 
     #[tokio::test]
     async fn an_engine_that_comes_later_is_reached_once() {
         let Some(server) = TestEngine::start() else { return };
         let engine = SharedEngine::new(server.config());
         engine.note(Outcome::Lost("refused"));
-        while engine.reach().await.is_err() {}
+        while engine.reach(true).await.is_err() {}
         let mut keeps = pin!(engine.keep());
         let ends = poll_fn(|cx| Poll::Ready(keeps.as_mut().poll(cx).is_ready())).await;
         assert!(!ends);
+    }
+
+    /// Returns a member with these keys, which does not use the engine yet.
+    fn member(server: &TestEngine, keys: &[u8]) -> Arc<SharedEngine> {
+        let lines: Vec<_> = keys.iter().map(|byte| BASE64_STANDARD.encode([*byte; 32])).collect();
+        SharedEngine::new(SharedConfig { keys: KeyRing::parse(&lines.join("\n")).unwrap(), ..server.config() })
+    }
+
+    #[tokio::test]
+    async fn a_member_with_other_keys_decides_alone() {
+        let Some(server) = TestEngine::start() else { return };
+        let (one, wrong) = (member(&server, &[1]), member(&server, &[2]));
+        while one.reach(true).await.is_err() {}
+        let unreached = wrong.reach(true).await.unwrap_err();
+        assert!(matches!(unreached, Unreached::OthersFound), "{unreached}");
+        assert_eq!(unreached.to_string(), "other members have other `keys`: give all of them the same file");
+        assert!(wrong.problem().is_some());
+        // In an engine that was emptied, the members that it met come first.
+        one.ask::<String>(&redis::cmd("FLUSHALL")).await.unwrap();
+        assert!(matches!(wrong.reach(false).await, Err(Unreached::OthersAway)));
+        one.compare_rings().await;
+        assert!(matches!(wrong.reach(true).await, Err(Unreached::OthersFound)));
+        assert_eq!(one.complaint(), None);
+        // Without them it begins, and those that come back are told.
+        one.ask::<String>(&redis::cmd("FLUSHALL")).await.unwrap();
+        wrong.reach(true).await.unwrap();
+        one.compare_rings().await;
+        assert_eq!((one.complaint().as_deref(), one.problem()), (Some(OTHER_KEYS), None));
+        wrong.compare_rings().await;
+        assert_eq!(wrong.complaint().as_deref(), Some(OTHER_KEYS));
+    }
+
+    #[tokio::test]
+    async fn members_in_the_middle_of_a_rotation_have_the_same_keys() {
+        let Some(server) = TestEngine::start() else { return };
+        let steps: [&[u8]; 4] = [&[1], &[1, 2], &[2, 1], &[2]];
+        for pair in steps.windows(2) {
+            let [before, after] = [member(&server, pair[0]), member(&server, pair[1])];
+            for one in [&before, &after, &before, &after] {
+                while let Err(unreached) = one.reach(true).await {
+                    assert!(matches!(unreached, Unreached::Problem(_)), "{pair:?}: {unreached}");
+                }
+                for one in [&before, &after] {
+                    one.compare_rings().await;
+                    assert_eq!(one.complaint(), None, "{pair:?}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_refuses_a_question_is_complained_of_and_used() {
+        let Some(server) = TestEngine::start() else { return };
+        let engine = server.reach().await;
+        let ask = async |words: &[&str]| {
+            let mut command = redis::cmd(words[0]);
+            command.arg(&words[1..]);
+            engine.ask::<u64>(&command).await
+        };
+        assert_eq!(ask(&["HSET", "test:generation", "a", "1"]).await, Ok(1));
+        assert_eq!((engine.complaint(), ask(&["INCR", "test:generation"]).await), (None, Err(EngineDown)));
+        assert!(engine.complaint().unwrap().starts_with("WRONGTYPE: "));
+        assert_eq!(engine.problem(), None);
+        *engine.complaint_now() = Some(("over".to_owned(), Instant::now().checked_sub(COMPLAINT).unwrap()));
+        assert_eq!(engine.complaint(), None);
+        assert_eq!(engine.ask::<u64>(&redis::cmd("PING")).await, Err(EngineDown));
+        assert_eq!(engine.complaint().as_deref(), Some("its answer has another form than expected"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use redis::{
 };
 use tokio::sync::broadcast;
 
-use super::{CONNECT_TIMEOUT, KeyNames};
+use super::CONNECT_TIMEOUT;
 use crate::config::{EngineLogin, EngineNode, EngineTopology, SharedConfig};
 
 /// How many commands may wait for one connection to take them.
@@ -56,13 +56,6 @@ impl EngineLink {
             Self::Node(link) => link.subscribe(channel).await,
             Self::Cluster(link) => link.subscribe(channel).await,
         }
-    }
-
-    /// Checks that the engine takes what is written to it: a replica, or an engine without memory, does not.
-    pub(super) async fn check(&mut self, names: &KeyNames) -> RedisResult<()> {
-        let mut write = redis::cmd("SET");
-        write.arg(names.plain("check").as_str()).arg(1).arg("PX").arg(60_000);
-        self.send(&write).await.map(drop)
     }
 }
 

@@ -283,7 +283,7 @@ impl SharedState {
             parts.add("breaker", move || breaker.check(Instant::now()));
         }
         if let Some(engine) = self.engine.clone() {
-            parts.add_unneeded("shared", move || engine.problem().map_or(Ok(()), Err));
+            parts.add_unneeded("shared", move || engine.problem().or_else(|| engine.complaint()).map_or(Ok(()), Err));
         }
         let store = Arc::clone(&self.login.store);
         parts.add("state", move || store.check());

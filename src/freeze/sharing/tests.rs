@@ -258,12 +258,12 @@ async fn freezes_and_thaws_get_the_key_that_writes_before_the_old_one_is_dropped
     one.freeze("domain other.test", "calls").await;
     one.thaw("domain other.test").await;
     one.engine = engine.reach_with(ring(&[2, 1])).await;
+    let dropped = engine.reach_with(ring(&[2])).await;
     for _ in 0..2 {
         assert!(one.synchronize().await);
         let table = table::read(&one.engine, |_| false).await.unwrap();
         assert_eq!((table.by_target.len(), table.unreadable), (2, 0));
     }
-    let dropped = engine.reach_with(ring(&[2])).await;
     let table = table::read(&dropped, |_| false).await.unwrap();
     assert_eq!((table.by_target.len(), table.unreadable, table.under_older_key.len()), (2, 0, 0));
 }
