@@ -21,7 +21,7 @@ use super::Freezes;
 use super::record::{ANY_VERSION, FreezeRecord, KIND};
 use super::table::{self, FreezeTable, PutOutcome};
 use crate::backoff;
-use crate::members::{SharedEngine, content};
+use crate::members::{EngineDown, SharedEngine, content};
 use crate::model::freeze_target::FreezeTarget;
 use crate::state::{Freeze, KeepError, SharedFreeze};
 
@@ -33,6 +33,8 @@ const MOST_THAWS: usize = 10_000;
 const INTERVAL: Duration = Duration::from_secs(5 * 60);
 /// How long to wait after the engine did not answer.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How many bytes of the name of a field are shown: those of callgate's are no longer.
+const SHOWN: usize = 128;
 /// How often an order gets a higher version than one that another member gave in the same moment.
 const TRIES: usize = 5;
 
@@ -58,6 +60,8 @@ pub(crate) enum MembersTold {
     Told,
     /// The engine cannot be used: they learn of it when it can.
     Later,
+    /// The engine holds as many orders as it may: they learn of it when there is room.
+    Full,
 }
 
 /// A target that was thawed.
@@ -103,7 +107,8 @@ impl FreezeSharing {
         Ok(self.tell(engine, &target.to_string()).await)
     }
 
-    /// Thaws a target here, and tells the other members. Returns nothing if it was not frozen.
+    /// Thaws a target here, and tells the other members. Removes what the engine has of it and no member can read. Returns
+    /// nothing if it was not frozen.
     ///
     /// # Errors
     /// When this member's store cannot keep it.
@@ -116,7 +121,8 @@ impl FreezeSharing {
         let whom = target.to_string();
         let ended = self.freezes.store.stored_freeze(&whom);
         if !self.freezes.thaw(target).await? {
-            return Ok(None);
+            drop(changing);
+            return Ok(table::clear(engine, &whom).await.is_ok_and(|cleared| cleared).then_some(MembersTold::Told));
         }
         self.remember(&whom, Thaw { version: None, at: Timestamp::now(), ended });
         drop(changing);
@@ -124,11 +130,11 @@ impl FreezeSharing {
     }
 
     async fn tell(&self, engine: &SharedEngine, whom: &str) -> MembersTold {
-        if self.push(engine, whom).await {
-            return MembersTold::Told;
+        let told = self.push(engine, whom).await;
+        if told == MembersTold::Later {
+            self.untold.notify_one();
         }
-        self.untold.notify_one();
-        MembersTold::Later
+        told
     }
 
     // === The other members ===
@@ -176,9 +182,12 @@ impl FreezeSharing {
         let now = self.freezes.store.now();
         let Ok(table) = table::read(engine, |record| is_old(record, now)).await else { return false };
         if table.unreadable > 0 {
+            let field = String::from_utf8_lossy(&table.unreadable_field[..table.unreadable_field.len().min(SHOWN)]);
             tracing::warn!(
                 records = table.unreadable,
-                "the shared engine has freezes that this member cannot read: give all members the same `keys`"
+                field = %field.escape_debug(),
+                "the shared engine has freezes that no key of this member opens: thaw their targets, or remove the fields \
+                 from the hash with HDEL"
             );
         }
         for record in table.by_target.values() {
@@ -186,7 +195,7 @@ impl FreezeSharing {
         }
         self.thaws().retain(|_, thaw| thaw.at.checked_add(THAW_LIFE).is_ok_and(|end| now < end));
         for whom in self.untold_targets(&table) {
-            if !self.push(engine, &whom).await {
+            if self.push(engine, &whom).await == MembersTold::Later {
                 return false;
             }
         }
@@ -266,70 +275,69 @@ impl FreezeSharing {
 
     // === Telling the engine ===
 
-    /// Tells the engine the latest order about a target. Returns whether it knows it now.
-    async fn push(&self, engine: &SharedEngine, whom: &str) -> bool {
-        if let Some(freeze) = self.freezes.store.stored_freeze(whom) {
-            return self.push_freeze(engine, whom, freeze).await;
-        }
-        let thaw = self.thaws().get(whom).cloned();
-        match thaw {
-            Some(thaw) => self.push_thaw(engine, whom, thaw).await,
-            None => true,
-        }
+    /// Tells the engine the latest order about a target.
+    async fn push(&self, engine: &SharedEngine, whom: &str) -> MembersTold {
+        let told = if let Some(freeze) = self.freezes.store.stored_freeze(whom) {
+            self.push_freeze(engine, whom, freeze).await
+        } else {
+            let thaw = self.thaws().get(whom).cloned();
+            match thaw {
+                Some(thaw) => self.push_thaw(engine, whom, thaw).await,
+                None => Ok(MembersTold::Told),
+            }
+        };
+        told.unwrap_or(MembersTold::Later)
     }
 
-    async fn push_freeze(&self, engine: &SharedEngine, whom: &str, freeze: Freeze) -> bool {
+    async fn push_freeze(&self, engine: &SharedEngine, whom: &str, freeze: Freeze) -> Result<MembersTold, EngineDown> {
         let record = |version| {
             let freeze = Some(Freeze { shared: None, ..freeze.clone() });
             FreezeRecord { version, whom: whom.to_owned(), freeze }
         };
         if let Some(SharedFreeze { version, .. }) = freeze.shared {
-            // The engine may know a newer order, which comes as a message or with the next reading.
-            return table::put(engine, &record(version), version).await.is_ok();
+            return push_again(engine, &record(version)).await;
         }
         for _ in 0..TRIES {
             let record = record(self.next_version());
-            match table::put(engine, &record, ANY_VERSION).await {
-                Ok(PutOutcome::Stored) => {
+            match table::put(engine, &record, ANY_VERSION).await? {
+                PutOutcome::Stored => {
                     self.confirm_freeze(whom, freeze, record.version).await;
-                    return true;
+                    return Ok(MembersTold::Told);
                 }
-                Ok(PutOutcome::Newer(Some(newer))) => drop(self.latest.fetch_max(newer.version, Ordering::AcqRel)),
-                Ok(PutOutcome::Newer(None) | PutOutcome::Full) => return report_unshared(whom),
-                Err(_) => return false,
+                PutOutcome::Newer(newer) => drop(self.latest.fetch_max(newer.version, Ordering::AcqRel)),
+                PutOutcome::Full => return Ok(report_full(whom)),
             }
         }
-        false
+        Ok(MembersTold::Later)
     }
 
-    async fn push_thaw(&self, engine: &SharedEngine, whom: &str, thaw: Thaw) -> bool {
+    async fn push_thaw(&self, engine: &SharedEngine, whom: &str, thaw: Thaw) -> Result<MembersTold, EngineDown> {
         let record = |version| FreezeRecord { version, whom: whom.to_owned(), freeze: None };
         if let Some(version) = thaw.version {
-            return table::put(engine, &record(version), version).await.is_ok();
+            return push_again(engine, &record(version)).await;
         }
         let mut replaceable = thaw.ended.as_ref().and_then(|freeze| freeze.shared).map_or(0, |shared| shared.version);
         for _ in 0..TRIES {
             let record = record(self.next_version());
-            match table::put(engine, &record, replaceable).await {
-                Ok(PutOutcome::Stored) => {
+            match table::put(engine, &record, replaceable).await? {
+                PutOutcome::Stored => {
                     if let Some(told) = self.thaws().get_mut(whom).filter(|told| told.version.is_none()) {
                         told.version = Some(record.version);
                     }
-                    return true;
+                    return Ok(MembersTold::Told);
                 }
-                Ok(PutOutcome::Newer(Some(newer))) => {
+                PutOutcome::Newer(newer) => {
                     self.latest.fetch_max(newer.version, Ordering::AcqRel);
                     match &newer.freeze {
                         // Another member has frozen the target meanwhile, which the next reading brings here.
-                        Some(freeze) if !thaw.ends(freeze, newer.version) => return true,
+                        Some(freeze) if !thaw.ends(freeze, newer.version) => return Ok(MembersTold::Told),
                         Some(_) | None => replaceable = newer.version,
                     }
                 }
-                Ok(PutOutcome::Newer(None) | PutOutcome::Full) => return report_unshared(whom),
-                Err(_) => return false,
+                PutOutcome::Full => return Ok(report_full(whom)),
             }
         }
-        false
+        Ok(MembersTold::Later)
     }
 
     /// Notes that the engine knows a freeze, unless another order has come meanwhile.
@@ -387,9 +395,17 @@ fn is_old(record: &FreezeRecord, now: Timestamp) -> bool {
     }
 }
 
-fn report_unshared(whom: &str) -> bool {
-    tracing::error!(whom, "the shared engine cannot take an order: other members do not learn of it");
-    false
+/// Tells the engine an order that it knew. It may know a newer one, which comes as a message or with the next reading.
+async fn push_again(engine: &SharedEngine, record: &FreezeRecord) -> Result<MembersTold, EngineDown> {
+    Ok(match table::put(engine, record, record.version).await? {
+        PutOutcome::Stored | PutOutcome::Newer(_) => MembersTold::Told,
+        PutOutcome::Full => report_full(&record.whom),
+    })
+}
+
+fn report_full(whom: &str) -> MembersTold {
+    tracing::error!(whom, "the shared engine holds as many freezes as it may: other members do not learn of an order");
+    MembersTold::Full
 }
 
 #[cfg(test)]

@@ -1,24 +1,32 @@
 //! The table of freezes and thaws at the engine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use super::record::{FreezeRecord, KIND, fields};
-use crate::members::{EngineDown, EngineScript, SharedEngine};
+use crate::members::{EngineDown, EngineKey, EngineScript, SharedEngine};
 
 /// The most freezes and thaws that the engine holds.
 const MOST: usize = 20_000;
 /// How long the engine keeps the table. Each member renews it, at the latest every few minutes.
 const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The longest value that is read, in bytes: the longest record is shorter.
+const LONGEST: usize = 8 << 10;
+/// How often an order replaces a value that no member wrote, and that another program writes again.
+const TRIES: usize = 3;
 /// How many records the engine looks at in one step, so that other questions do not wait.
 const STEP: usize = 200;
 
 static PUT: LazyLock<EngineScript> = LazyLock::new(|| EngineScript::new(include_str!("put_record.lua")));
+static READ: LazyLock<EngineScript> = LazyLock::new(|| EngineScript::new(include_str!("read_page.lua")));
+static PEEK: LazyLock<EngineScript> = LazyLock::new(|| EngineScript::new(include_str!("peek.lua")));
 /// Removes a field, unless it has another value meanwhile.
 static REMOVE: LazyLock<EngineScript> = LazyLock::new(|| {
     EngineScript::new(
-        "if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then redis.call('HDEL', KEYS[1], ARGV[1]) end return 0",
+        "local held = redis.call('HGET', KEYS[1], ARGV[1]) \
+         if held and (held == ARGV[2] or redis.sha1hex(held) == ARGV[2]) then redis.call('HDEL', KEYS[1], ARGV[1]) end return 0",
     )
 });
 
@@ -30,8 +38,8 @@ type TableField = (Vec<u8>, Vec<u8>);
 pub(super) enum PutOutcome {
     /// The engine holds it, and has told all members.
     Stored,
-    /// The engine holds a newer one; nothing: one that this member cannot read.
-    Newer(Option<FreezeRecord>),
+    /// The engine holds a newer one.
+    Newer(FreezeRecord),
     /// The table is full.
     Full,
 }
@@ -44,11 +52,14 @@ pub(super) struct FreezeTable {
     pub(super) under_older_key: BTreeSet<String>,
     /// The fields of records that hold no longer, with their values.
     pub(super) old: Vec<TableField>,
-    /// How many records no key of the ring opens.
+    /// How many values no key of the ring opens.
     pub(super) unreadable: usize,
+    /// The field of one of them.
+    pub(super) unreadable_field: Vec<u8>,
 }
 
-/// Writes a record, unless the engine holds a newer one or one above the version `replaceable`.
+/// Writes a record, unless the engine holds a newer one or one above the version `replaceable`. A value that no member wrote
+/// is replaced.
 ///
 /// # Errors
 /// When the engine does not answer. It may have stored the record.
@@ -67,15 +78,45 @@ pub(super) async fn put(
         message,
         text(LIFE.as_millis()),
         text(MOST),
+        text(LONGEST),
     ];
     arguments.extend(fields(engine, &record.whom).iter().map(|field| field.as_str().into()));
-    let answer: Vec<Vec<u8>> = engine.run_script(&PUT, &[engine.names().plain("freezes")], &arguments).await?;
-    match &answer[..] {
-        [stored] if stored == b"stored" => Ok(PutOutcome::Stored),
-        [full] if full == b"full" => Ok(PutOutcome::Full),
-        [newer, held] if newer == b"newer" => Ok(PutOutcome::Newer(FreezeRecord::of_value(engine, held))),
-        _ => Err(EngineDown),
+    for _ in 0..TRIES {
+        let answer: Vec<Vec<u8>> = engine.run_script(&PUT, &[key(engine)], &arguments).await?;
+        match &answer[..] {
+            [stored] if stored == b"stored" => return Ok(PutOutcome::Stored),
+            [full] if full == b"full" => return Ok(PutOutcome::Full),
+            [newer, held, field, sha1] if newer == b"newer" => match FreezeRecord::of_value(engine, held) {
+                Some(record) => return Ok(PutOutcome::Newer(record)),
+                None => remove_unreadable(engine, &record.whom, field, sha1).await?,
+            },
+            _ => return Err(EngineDown),
+        }
     }
+    Err(EngineDown)
+}
+
+/// Removes the values of a target that no key of the ring opens. Returns whether there was one.
+///
+/// # Errors
+/// When the engine does not answer.
+pub(super) async fn clear(engine: &SharedEngine, whom: &str) -> Result<bool, EngineDown> {
+    let fields = fields(engine, whom).into_iter().map(|field| field.as_str().as_bytes().to_vec());
+    let arguments: Vec<_> = [text(LONGEST)].into_iter().chain(fields).collect();
+    let found: Vec<Vec<u8>> = engine.run_script(&PEEK, &[key(engine)], &arguments).await?;
+    let mut is_cleared = false;
+    for [field, held, sha1] in found.as_chunks().0 {
+        if FreezeRecord::of_value(engine, held).is_none() {
+            remove_unreadable(engine, whom, field, sha1).await?;
+            is_cleared = true;
+        }
+    }
+    Ok(is_cleared)
+}
+
+async fn remove_unreadable(engine: &SharedEngine, whom: &str, field: &[u8], sha1: &[u8]) -> Result<(), EngineDown> {
+    tracing::warn!(whom, "a value in the shared engine that no key of this member opens is removed");
+    engine.run_script::<u64>(&REMOVE, &[key(engine)], &[field.to_vec(), sha1.to_vec()]).await.map(drop)
 }
 
 /// Reads all records in steps. `is_old` says which of them no member needs any more.
@@ -86,18 +127,17 @@ pub(super) async fn read(
     engine: &SharedEngine,
     is_old: impl Fn(&FreezeRecord) -> bool,
 ) -> Result<FreezeTable, EngineDown> {
-    let (mut table, mut cursor, mut seen) = (FreezeTable::default(), 0_u64, 0);
+    let (mut table, mut cursor, mut seen) = (FreezeTable::default(), text(0), 0);
     loop {
-        let mut scan = redis::cmd("HSCAN");
-        scan.arg(engine.names().plain("freezes").as_str()).arg(cursor).arg("COUNT").arg(STEP);
-        let (next, fields): (u64, Vec<TableField>) = engine.ask(&scan).await?;
-        seen += fields.len();
-        for (field, value) in fields {
-            table.add(engine, field, value, &is_old);
+        let arguments = [cursor, text(STEP), text(LONGEST)];
+        let mut page: Vec<Vec<u8>> = engine.run_script(&READ, &[key(engine)], &arguments).await?;
+        cursor = page.drain(..1.min(page.len())).next().ok_or(EngineDown)?;
+        seen += page.len() / 2;
+        for [field, value] in page.as_chunks_mut().0 {
+            table.add(engine, mem::take(field), mem::take(value), &is_old);
         }
-        cursor = next;
         // A field may come twice.
-        if cursor == 0 || seen > 2 * MOST {
+        if cursor == b"0" || seen > 2 * MOST {
             return Ok(table);
         }
     }
@@ -108,7 +148,7 @@ pub(super) async fn read(
 /// # Errors
 /// When the engine does not answer.
 pub(super) async fn renew(engine: &SharedEngine, table: &FreezeTable) -> Result<(), EngineDown> {
-    let key = engine.names().plain("freezes");
+    let key = key(engine);
     for (field, value) in table.old.iter().take(STEP).cloned() {
         engine.run_script::<u64>(&REMOVE, std::slice::from_ref(&key), &[field, value]).await?;
     }
@@ -130,9 +170,16 @@ impl FreezeTable {
                     self.by_target.insert(record.whom.clone(), record);
                 }
             }
-            None => self.unreadable += 1,
+            None => {
+                self.unreadable += 1;
+                self.unreadable_field = field;
+            }
         }
     }
+}
+
+fn key(engine: &SharedEngine) -> EngineKey {
+    engine.names().plain("freezes")
 }
 
 fn text(number: impl ToString) -> Vec<u8> {

@@ -4,9 +4,10 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use tokio::time::sleep;
 
+use super::super::record::fields;
 use super::*;
 use crate::config::SharedConfig;
-use crate::members::TestEngine;
+use crate::members::{EngineScript, TestEngine};
 use crate::model::key_ring::KeyRing;
 use crate::state::Store;
 
@@ -213,6 +214,48 @@ async fn a_version_above_all_that_members_give_is_not_followed() {
     };
     assert_eq!([u64::MAX, ANY_VERSION, ANY_VERSION - 1].map(value), [None, None, Some(ANY_VERSION - 1)]);
     assert_eq!(one.freeze(ANN, "calls").await, MembersTold::Told);
+}
+
+/// Puts a value into the field of a target.
+async fn plant(member: &Member, whom: &str, value: &[u8]) {
+    let field = fields(&member.engine, whom).remove(0);
+    let mut set = redis::cmd("HSET");
+    set.arg(member.engine.names().plain("freezes").as_str()).arg(field.as_str()).arg(value);
+    member.engine.ask::<u64>(&set).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_value_that_no_member_wrote_stands_in_no_order_s_way() {
+    let Some(engine) = TestEngine::start() else { return };
+    let (one, other) = (Member::start(&engine, Store::in_memory()).await, Member::following(&engine).await);
+    let planted = b"9007199254740990 planted";
+    let unreadable = async || table::read(&one.engine, |_| false).await.unwrap().unreadable;
+    for value in [&planted[..], &[planted, &[b'x'; 1 << 20][..]].concat()] {
+        plant(&one, ANN, value).await;
+        plant(&one, "user ann", value).await;
+        assert_eq!(unreadable().await, 2);
+        assert_eq!(one.freeze(ANN, "calls").await, MembersTold::Told);
+        other.until(ANN, Some("calls")).await;
+        assert_eq!(one.thaw("user ann").await, Some(MembersTold::Told), "it is removed");
+        assert_eq!((one.thaw("user ann").await, unreadable().await), (None, 0));
+        // A freeze that all know is written again.
+        plant(&one, ANN, value).await;
+        assert!(one.synchronize().await);
+        assert_eq!(table::read(&one.engine, |_| false).await.unwrap().by_target.len(), 1);
+        assert_eq!(one.thaw(ANN).await, Some(MembersTold::Told));
+        other.until(ANN, None).await;
+    }
+}
+
+#[tokio::test]
+async fn a_full_table_takes_no_order_and_is_no_reason_to_ask_again_at_once() {
+    let Some(engine) = TestEngine::start() else { return };
+    let one = Member::start(&engine, Store::in_memory()).await;
+    let fill = EngineScript::new("for at = 1, 20000 do redis.call('HSET', KEYS[1], at, 'x') end return 0");
+    assert_eq!(one.engine.run_script::<u64>(&fill, &[one.engine.names().plain("freezes")], &[]).await, Ok(0));
+    assert_eq!(one.freeze(ANN, "calls").await, MembersTold::Full);
+    assert!(one.synchronize().await);
+    assert_eq!(table::read(&one.engine, |_| false).await.unwrap().unreadable, 20_000);
 }
 
 #[tokio::test]

@@ -39,11 +39,14 @@ const AT_ONCE: usize = 128;
 /// How long an end waits for an engine that is away.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Finds a record under the keys of the ring, with its life.
+/// The longest record that is read, in bytes.
+const LONGEST: usize = 64 << 10;
+
+/// Finds a record under the keys of the ring, with its life. One that is too long is none.
 static FIND: LazyLock<EngineScript> = LazyLock::new(|| {
     EngineScript::new(
         "for _, key in ipairs(KEYS) do local value = redis.call('GET', key) \
-         if value then return { value, tostring(redis.call('PTTL', key)) } end end return {}",
+         if value and #value <= tonumber(ARGV[1]) then return { value, tostring(redis.call('PTTL', key)) } end end return {}",
     )
 });
 
@@ -208,7 +211,9 @@ impl IssuedSessions {
             return;
         }
         // Requests that come at the same time each wait for an answer: none goes on before the session is known.
-        let found = engine.run_script::<Vec<Vec<u8>>>(&FIND, &keys(&engine, &digest), &[]).await;
+        let found = engine
+            .run_script::<Vec<Vec<u8>>>(&FIND, &keys(&engine, &digest), &[LONGEST.to_string().into_bytes()])
+            .await;
         let Ok(found) = found else { return };
         match record(&engine, &found) {
             Some((memory, left)) => self.adopt(memory, &digest, LIFE.saturating_sub(left), now),

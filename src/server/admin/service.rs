@@ -473,6 +473,7 @@ const fn told(members: MembersTold) -> Option<&'static str> {
         MembersTold::Alone => None,
         MembersTold::Told => Some("told"),
         MembersTold::Later => Some("later"),
+        MembersTold::Full => Some("full"),
     }
 }
 

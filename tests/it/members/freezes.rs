@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::kit::commands::{callgate, run, text};
 use crate::kit::engine::Engine;
-use crate::kit::gate::Gate;
+use crate::kit::gate::{Gate, secret};
 use crate::kit::stage::{Plan, Stage, until};
 use crate::members::quotas::{reached, readiness};
 
@@ -151,6 +151,22 @@ async fn orders_that_are_given_while_the_engine_is_away_reach_the_others_when_it
     ends(&mut hers).await;
     until_frozen(&other, "account 41@acme.test", false).await;
     assert_eq!(log_in(&other, &alice).await, None);
+}
+
+#[tokio::test]
+async fn a_member_with_another_key_file_says_so_and_decides_alone() {
+    let Some(engine) = Engine::start().await else { return };
+    let [one, _] = two_members(&engine, Plan::default).await;
+    secret(&engine.folder, "other.keys", "AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=\n");
+    let shared =
+        engine.shared("deadline = \"5s\"\n[state]\nfile = \"callgate.state\"").replace("ring.keys", "other.keys");
+    let wrong = Plan { more: &shared, ..Plan::default() }.start().await;
+    wrong.gate.logins.are_not_explained();
+    until("it says so", || readiness(&wrong).contains("shared: other members have other `keys`")).await;
+    assert!(readiness(&one).contains("shared: ok"));
+    pending(&wrong, &["freeze", "account", "40@acme.test"]).await;
+    assert!(log_in(&wrong, &wrong.app.log_in("alice")).await.is_none());
+    assert!(log_in(&one, &one.app.log_in("alice")).await.is_some());
 }
 
 #[tokio::test]
