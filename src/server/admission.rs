@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -53,6 +54,8 @@ pub(super) struct Notices {
     pub(super) accept_failed: Notice,
     /// Connections are closed because `buffer_budget` is used up.
     pub(super) shed: Notice,
+    /// A balancer of `accept_proxy_protocol_from` sends no PROXY header.
+    pub(super) no_proxy_header: Notice,
 }
 
 /// A warning that is given once a minute at most.
@@ -190,7 +193,7 @@ pub(super) async fn admit(
     limits: &Arc<ConnectionLimits>,
 ) -> Option<AdmittedClient> {
     let peer = address.ip().to_canonical();
-    let named = if server.expects_proxy_header(peer) { read_header(stream, peer).await? } else { None };
+    let named = if server.expects_proxy_header(peer) { read_header(stream, peer, limits).await? } else { None };
     let client = named.map_or(peer, |named| named.source.ip().to_canonical());
     if server.believes(client) || server.expects_proxy_header(client) {
         return Some(AdmittedClient { address: client, permit: None, named });
@@ -203,9 +206,26 @@ pub(super) async fn admit(
 }
 
 /// Reads the PROXY header of a balancer.
-async fn read_header(stream: &mut ClientStream, peer: IpAddr) -> Option<Option<AddressPair>> {
+async fn read_header(
+    stream: &mut ClientStream,
+    peer: IpAddr,
+    limits: &ConnectionLimits,
+) -> Option<Option<AddressPair>> {
     let read = Box::pin(proxy_protocol::read(stream)).await;
-    read.inspect_err(|error| tracing::debug!(%peer, %error, "no PROXY header")).ok()
+    let warn = |error: &io::Error| {
+        tracing::debug!(%peer, %error, "no PROXY header");
+        // A balancer that connects and leaves only looks whether callgate is there.
+        if matches!(error.kind(), ErrorKind::InvalidData | ErrorKind::TimedOut)
+            && limits.notices.no_proxy_header.is_due()
+        {
+            tracing::warn!(
+                balancer = %peer,
+                "connections of a balancer are closed, because they do not begin with a valid PROXY header: let it send one, \
+                 or remove it from accept_proxy_protocol_from"
+            );
+        }
+    };
+    read.inspect_err(warn).ok()
 }
 
 #[cfg(test)]

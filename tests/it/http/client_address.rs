@@ -188,6 +188,9 @@ async fn only_a_balancer_sends_the_proxy_protocol_and_it_must() {
     let line = &b"PROXY TCP4 192.0.2.1 127.0.0.1 5000 443\r\n"[..];
     assert_eq!(ask_behind(&gate, "127.0.0.9", b"").await, None);
     assert_eq!(ask_behind(&gate, "127.0.0.9", b"PROXY TCP4 192.0.2.1 127.0.0.1 5000 x\r\n").await, None);
+    let events = gate.events();
+    let told = "do not begin with a valid PROXY header";
+    assert!(events.lines().any(|line| line.contains(told) && line.contains("balancer=127.0.0.9")), "{events}");
     assert_eq!(ask_behind(&gate, "127.0.0.9", &[line, line].concat()).await, None);
     for header in [line, V2_TCP6, V2_LOCAL] {
         assert_eq!(ask_behind(&gate, "127.0.0.8", header).await, None);
