@@ -14,7 +14,7 @@
 //! | 4 | `pbx`, `limit`, `tickets`, `freeze`, `voximplant` | sessions of the PBX; quotas; single-use tickets; frozen accounts; users at Voximplant |
 //! | 3 | `upstream`, `once` | connections to the app and the PBX; what works once and what has ended, here and at all members |
 //! | 2 | [`tls`], [`observe`], [`state`], `members` | certificates and trust; logs, metrics, health; state that outlives a restart; the engine that members share |
-//! | 1 | [`message`], [`config`], `budget`, `lazy_timer`, `backoff`, `descriptors`, `memory`, `seal` | rules of HTTP messages; `proxy.toml`; bytes in buffers; deadlines; pauses between tries; open files; what a process remembers, for the next one; texts that browsers keep and cannot read |
+//! | 1 | [`message`], [`config`], `budget`, `lazy_timer`, `backoff`, `descriptors`, `memory`, `seal`, `handshake_advice` | rules of HTTP messages; `proxy.toml`; bytes in buffers; deadlines; pauses between tries; open files; what a process remembers, for the next one; texts that browsers keep and cannot read; what to do about a TLS handshake that failed |
 //! | 0 | [`model`], `random` | plain types and rules: no I/O, no clock; bytes from the system's generator |
 //!
 //! # What always holds
@@ -38,6 +38,7 @@ pub mod demo;
 mod descriptors;
 mod exchange;
 mod freeze;
+mod handshake_advice;
 mod lazy_timer;
 mod limit;
 mod members;

@@ -7,6 +7,7 @@
 mod circuit;
 mod link;
 mod names;
+mod probe;
 mod ring_text;
 #[cfg(test)]
 mod test_engine;
@@ -24,18 +25,22 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use self::circuit::{Circuit, Outcome};
 use self::link::EngineLink;
 pub(crate) use self::names::{EngineKey, KeyNames};
+pub(crate) use self::probe::probe;
 use self::ring_text::{OTHER_KEYS, RingFound};
 #[cfg(test)]
 pub(crate) use self::test_engine::{Numbers, TestEngine, script_with_test_clock};
 use self::value_seal::ValueSeal;
 use crate::backoff;
 use crate::config::SharedConfig;
+use crate::handshake_advice::{self, ServerWords};
 
 /// How long a connection may take, with TLS and the login.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The interval at which the control thread asks an engine whether it is there, so that a connection that died in
 /// silence is found.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+/// What the operator writes about the engine.
+const WORDS: ServerWords = ServerWords { plain: "`url` begin with redis://", name: "write that in `url`" };
 /// The pause after the first failure to reach the engine; it doubles with each one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause between tries to reach the engine.
@@ -395,12 +400,20 @@ fn is_unknown_script(error: &RedisError) -> bool {
     error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::NoScript)
 }
 
+/// Puts what the operator can do in front of a failed TLS handshake.
+fn advice(error: &RedisError) -> Option<String> {
+    // The crate keeps the cause in an `Arc`, which hides it from a direct look.
+    let cause = std::error::Error::source(error)?;
+    let cause = cause.downcast_ref::<Arc<dyn std::error::Error + Send + Sync>>()?;
+    handshake_advice::of((**cause).downcast_ref()?, WORDS)
+}
+
 /// Says what is wrong, in the engine's words, and never what was asked: an engine that does not know `HELLO` repeats its
 /// arguments, and the password is one of them.
 fn problem_of(error: &RedisError) -> String {
     let text = match (error.code(), error.detail()) {
         (Some(code), Some(detail)) => format!("{code}: {detail}"),
-        _ => error.to_string(),
+        _ => advice(error).map_or_else(|| error.to_string(), |advice| format!("{advice}: {error}")),
     };
     text.split_once(", with args").map_or(text.as_str(), |(told, _)| told).to_owned()
 }
@@ -428,10 +441,14 @@ mod tests {
         assert!(!ends);
     }
 
+    pub(super) fn ring(keys: &[u8]) -> KeyRing {
+        let lines: Vec<_> = keys.iter().map(|byte| BASE64_STANDARD.encode([*byte; 32])).collect();
+        KeyRing::parse(&lines.join("\n")).unwrap()
+    }
+
     /// Returns a member with these keys, which does not use the engine yet.
     fn member(server: &TestEngine, keys: &[u8]) -> Arc<SharedEngine> {
-        let lines: Vec<_> = keys.iter().map(|byte| BASE64_STANDARD.encode([*byte; 32])).collect();
-        SharedEngine::new(SharedConfig { keys: KeyRing::parse(&lines.join("\n")).unwrap(), ..server.config() })
+        SharedEngine::new(SharedConfig { keys: ring(keys), ..server.config() })
     }
 
     #[tokio::test]

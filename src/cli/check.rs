@@ -1,5 +1,6 @@
 //! `callgate check`: reports errors in a configuration, without serving it.
 
+mod engine;
 mod pbx_version;
 
 use std::fmt::Display;
@@ -122,6 +123,9 @@ async fn try_all(config: &Config) -> Vec<String> {
     }
     for passthrough in &config.passthrough {
         problems.extend(try_target(passthrough).await);
+    }
+    if let Some(shared) = &config.shared {
+        problems.extend(engine::report(shared).await);
     }
     for method in &config.methods {
         problems.extend(try_keys(method).await);

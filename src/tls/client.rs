@@ -13,6 +13,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer;
 
 use crate::config::{Pin, Trust};
+use crate::handshake_advice::{self, ServerWords};
 use crate::model::digest::sha256;
 
 /// Builds the TLS configuration of one upstream. It offers no ALPN, since upstreams get HTTP/1.1.
@@ -61,35 +62,31 @@ pub fn pin(certificate: &CertificateDer<'_>) -> Result<Pin, rustls::Error> {
 /// Puts what the operator can do in front of the cause of a failed handshake.
 #[must_use]
 pub fn handshake_error(error: io::Error) -> io::Error {
-    let advice = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidMessage(_)) => "it does not speak TLS (should `url` begin with http://?)",
-        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            "the authority that signed its certificate is not known: name it in `ca`"
-        }
+    let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let advice = match cause {
         // `openssl req -x509` makes such certificates.
         Some(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
             if other.0.to_string().contains("CaUsedAsEndEntity") =>
         {
-            "its certificate is that of an authority, such as one that signed itself: name its key in `pin`"
+            Some(
+                "its certificate is that of an authority, such as one that signed itself: name its key in `pin`"
+                    .to_owned(),
+            )
         }
-        Some(rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        )) => "its certificate is for another name: name that in `server_name`",
-        Some(rustls::Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        )) => "its certificate has expired: renew it there",
-        None if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
-            "it closed the connection during the TLS handshake: does it speak TLS?"
-        }
-        _ => return error,
+        _ => handshake_advice::of(&error, WORDS),
     };
-    io::Error::new(error.kind(), HandshakeError { advice, source: error })
+    match advice {
+        Some(advice) => io::Error::new(error.kind(), HandshakeError { advice, source: error }),
+        None => error,
+    }
 }
+
+const WORDS: ServerWords = ServerWords { plain: "`url` begin with http://", name: "name that in `server_name`" };
 
 #[derive(Debug, thiserror::Error)]
 #[error("{advice}")]
 struct HandshakeError {
-    advice: &'static str,
+    advice: String,
     source: io::Error,
 }
 

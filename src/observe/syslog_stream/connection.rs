@@ -8,11 +8,12 @@ use std::time::Duration;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::time::Instant;
 
 use crate::config::SyslogTls;
+use crate::handshake_advice::{self, ServerWords};
 
 /// How long all addresses of a server may take to accept a connection, and then the handshake.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -26,6 +27,8 @@ const IDLE: Duration = Duration::from_secs(30);
 const READ: usize = 4 << 10;
 /// How often a server that talks is read from before messages go on.
 const READS: usize = 16;
+
+const WORDS: ServerWords = ServerWords { plain: "`syslog` begin with tcp:", name: "name that in `server_name`" };
 
 /// How TLS is spoken with one server (RFC 5425).
 pub(super) struct TlsClient {
@@ -219,21 +222,8 @@ fn advised(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock {
         return io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long");
     }
-    let advice = match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidMessage(_)) => "it does not speak TLS (should `syslog` begin with tcp:?)",
-        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            "the authority that signed its certificate is not known: name it in `ca`"
-        }
-        Some(rustls::Error::InvalidCertificate(
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-        )) => "its certificate is for another name: name that in `server_name`",
-        Some(rustls::Error::InvalidCertificate(
-            CertificateError::Expired | CertificateError::ExpiredContext { .. },
-        )) => "its certificate has expired: renew it there",
-        None if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
-            "it closed the connection during the TLS handshake: does it speak TLS?"
-        }
-        _ => return error,
-    };
-    io::Error::new(error.kind(), format!("{advice}: {error}"))
+    match handshake_advice::of(&error, WORDS) {
+        Some(advice) => io::Error::new(error.kind(), format!("{advice}: {error}")),
+        None => error,
+    }
 }

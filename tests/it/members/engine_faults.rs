@@ -36,6 +36,20 @@ async fn a_member_starts_while_the_engine_is_away() {
     engine.restart().await;
     reached(&member).await;
     member.as_alice("/auth/pbx").send().await.expect(303);
+    let events = engine.lines_of(&member.gate.events());
+    assert_eq!(events.matches("the shared engine is used").count(), 1, "{events}");
+}
+
+#[tokio::test]
+async fn an_engine_that_refuses_to_name_its_generation_is_complained_of() {
+    let Some(engine) = Engine::start().await else { return };
+    let members = members(&engine, 1, "deadline = \"5s\"").await;
+    until("it has a generation", || engine.tell(&["EXISTS", "callgate:generation"]).trim() == "1").await;
+    engine.tell(&["DEL", "callgate:generation"]);
+    engine.tell(&["HSET", "callgate:generation", "a", "1"]);
+    until("it is told", || readiness(&members[0]).contains("shared: WRONGTYPE: ")).await;
+    let events = engine.lines_of(&members[0].gate.events());
+    assert_eq!(events.matches("the shared engine is used, with a problem: WRONGTYPE").count(), 1, "{events}");
 }
 
 #[tokio::test]

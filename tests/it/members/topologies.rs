@@ -1,8 +1,11 @@
 //! Engines of more than one node, and over TLS with a login and a certificate.
 
+use std::fs;
+
 use callgate::tls::dev;
 
 use crate::kit::client_certificates::Authority;
+use crate::kit::commands::{callgate, run, text as text_of};
 use crate::kit::engines::{Group, tell};
 use crate::kit::gate::secret;
 use crate::kit::stage::{Plan, Stage, until};
@@ -100,7 +103,7 @@ async fn the_engine_is_asked_over_tls_with_a_login_and_a_certificate() {
         "&callgate:*",
         "+@all",
     ];
-    group.add("redis-server", &[], &more).await;
+    let plain = group.add("redis-server", &[], &more).await.to_string();
     let with = |more: &str| {
         let more = format!(
             "ca = \"{}\"\nuser = \"member\"\npassword = {{ file = \"{}\" }}\ndeadline = \"5s\"\n{more}",
@@ -117,4 +120,31 @@ async fn the_engine_is_asked_over_tls_with_a_login_and_a_certificate() {
     alone.as_alice("/auth/pbx").send().await.expect(303);
     until("the engine is missed", || !crate::members::quotas::readiness(&alone).contains("shared: ok")).await;
     alone.gate.canary("Engine-Passw0rd");
+
+    // What `check --online` says of the engine.
+    let file = all[0].gate.file();
+    let written = fs::read_to_string(&file).unwrap();
+    let told = async |text: &str| {
+        fs::write(&file, text).unwrap();
+        let mut command = callgate(&["check", "--online", "--config", &file]);
+        command.env("PBX_ADMIN", "x");
+        let output = run(command).await;
+        let told = format!("{}{}", text_of(&output.stdout), text_of(&output.stderr));
+        assert!(!told.contains("Engine-Passw0rd"), "{told}");
+        told.lines().filter(|line| line.contains("shared: ")).collect::<Vec<_>>().join("\n")
+    };
+    let right = told(&written).await;
+    assert!(right.starts_with(&format!("shared: localhost:{tls} is Redis ")) && right.lines().count() == 1, "{right}");
+    for (wrong, expected) in [
+        (written.replace(&at("ca.pem"), &at("clients.pem")), "not known: name it in `ca`"),
+        (written.replace(&format!("localhost:{tls}"), &format!("localhost:{plain}")), "speaks without TLS"),
+        (written.replace("rediss://", "redis://"), "speaks TLS: write rediss:// in `url`"),
+        (written.replace("\"member\"", "\"nobody\""), "correct `user` and `password`"),
+        (written.replace("keys = ", "prefix = \"other\"\nkeys = "), "give the user all rights"),
+        (written.replace(&certificate, ""), "shared: "),
+    ] {
+        assert_ne!(wrong, written, "{expected}");
+        let told = told(&wrong).await;
+        assert!(told.contains(expected), "{expected}: {told}");
+    }
 }
