@@ -1,5 +1,5 @@
-//! Figures of a real engine. What they cost is the engine's own processor time, which other programs on the machine and
-//! slow members change little.
+//! Figures of a real engine. What a question costs is the engine's own processor time. On a busy machine that grows too, up
+//! to five times: measure on a quiet one.
 
 use std::time::Instant;
 
