@@ -4,6 +4,7 @@ mod auth;
 mod auto;
 mod pages;
 mod passthrough;
+mod pbx;
 mod shared;
 mod upstream;
 
@@ -25,12 +26,12 @@ pub use self::auth::*;
 pub use self::auto::*;
 pub use self::pages::*;
 pub use self::passthrough::*;
+pub use self::pbx::*;
 pub use self::shared::*;
 pub use self::upstream::*;
 use super::check::{ChainFlaw, chain_flaw};
 use super::outbound_proxy::OutboundProxy;
 use super::problem::Problem;
-use crate::model::account::Language;
 use crate::model::freeze_target::FreezeMeans;
 use crate::model::grant::Rule;
 use crate::model::key_ring::KeyRing;
@@ -39,7 +40,6 @@ use crate::model::member_name::MemberName;
 use crate::model::ott::{Ha1, VoximplantUser};
 use crate::model::rate::Rate;
 use crate::model::secret::Secret;
-use crate::model::shield::ProtectedPaths;
 
 /// The contents of `proxy.toml`, with the files it names and with defaults filled in.
 #[derive(Debug)]
@@ -256,84 +256,6 @@ pub struct AppConfig {
     pub upstream: UpstreamConfig,
     /// The page that a browser without a login is sent to: an absolute URL or a path of the app.
     pub login: Option<String>,
-}
-
-/// `[pbx]`.
-#[derive(Debug, Clone)]
-pub struct PbxConfig {
-    /// Its addresses, hosts and paths.
-    pub upstream: UpstreamConfig,
-    /// The administrator that opens third-party sessions; `None`: callgate opens no sessions.
-    pub admin: Option<AdminCredentials>,
-    /// The way a session reaches the browser.
-    pub handoff: Handoff,
-    /// The form of requests for sessions of administrators.
-    pub dialect: Dialect,
-    /// The path of the landing page; by default `/welcome.htm` for `link` and `/thirdparty.htm` for `cookie`.
-    pub landing: String,
-    /// The other pages of the PBX at which a login may end.
-    pub landings: Vec<String>,
-    /// Automatic logins; `None`: a page of the PBX without a session is the PBX's own affair.
-    pub auto: Option<AutoConfig>,
-    /// The languages that a caller may choose.
-    pub languages: Vec<Language>,
-    /// The deadline of one request to the PBX (mint or exchange), connecting included.
-    pub timeout: Duration,
-    /// The restrictions for requests from outside; `None`: the PBX alone decides.
-    pub shield: Option<ShieldConfig>,
-    /// The origins, besides our own, whose pages may ask for sessions and open the WebSocket, exactly as browsers send
-    /// them; `None`: those of `[voximplant]`.
-    pub origins: Option<Vec<String>>,
-    /// Further paths that answer like `/auth/pbx`.
-    pub aliases: Vec<String>,
-    /// The path at which a page opens the PBX's WebSocket; `None`: at no path.
-    pub socket: Option<String>,
-}
-
-/// `[pbx] shield`.
-#[derive(Debug, Clone)]
-pub struct ShieldConfig {
-    /// The networks without restrictions.
-    pub from: Vec<IpNet>,
-    /// The paths of administrators.
-    pub protected: ProtectedPaths,
-    /// Whether a browser may land with a session that callgate did not hand out.
-    pub any_session: bool,
-}
-
-impl ShieldConfig {
-    /// Tells whether the restrictions apply to a client. `client`: IPv4 not mapped into IPv6.
-    #[must_use]
-    pub fn is_for(&self, client: IpAddr) -> bool {
-        !self.from.iter().any(|network| network.contains(&client))
-    }
-}
-
-/// The credentials of the PBX administrator. Only `pbx` uses them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdminCredentials {
-    /// The administrator's name.
-    pub user: String,
-    /// The administrator's password.
-    pub password: Secret,
-}
-
-/// The way a session reaches the browser.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Handoff {
-    /// In the query of a redirect to the landing page.
-    Link,
-    /// In the PBX's own cookie, so that no URL has an id.
-    Cookie,
-}
-
-/// The form of requests for sessions of administrators. Requests for users' sessions are the same in both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dialect {
-    /// The administrator of a tenant is the user `admin`. Sessions of the system's administrators cannot be requested.
-    Legacy,
-    /// The administrator of a tenant is not a user; that of the system is `"admin": true`.
-    Modern,
 }
 
 /// `[voximplant]`.
