@@ -158,6 +158,13 @@ impl Exchange {
         }
     }
 
+    /// Records the PBX node that the request goes to, where there are several.
+    pub(crate) fn set_pbx_node(&mut self, name: &str) {
+        if let Some(line) = &mut self.line {
+            line.facts.caller.pbx = Some(name.to_owned());
+        }
+    }
+
     /// Records whom the request logs in, if it is known.
     pub(crate) fn set_caller(&mut self, caller: &OnceCell<AccessCaller>) {
         if let (Some(line), Some(caller)) = (&mut self.line, caller.get()) {

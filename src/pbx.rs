@@ -47,6 +47,8 @@ const MAX_DESCRIPTION: usize = 64 << 10;
 /// A client of the PBX, for the login endpoints.
 #[derive(Debug, Clone)]
 pub(crate) struct Pbx {
+    /// The name of the node, where there are several.
+    node: Option<String>,
     upstream: Rc<Upstream>,
     /// The Basic credentials of the administrator.
     admin: HeaderValue,
@@ -86,16 +88,20 @@ pub(crate) enum Error {
     /// A session that callgate opened goes on at the PBX, which is told again.
     #[error("the PBX has not ended a session yet")]
     NotEnded,
+    /// A session was opened by a PBX that is no longer configured.
+    #[error("the PBX that opened the session is not in the configuration")]
+    NoNode,
     /// The answer is malformed.
     #[error("the answer of the PBX is malformed")]
     BadResponse,
 }
 
 impl Pbx {
-    /// Makes a client of the PBX behind `upstream`. All workers share the breaker.
+    /// Makes a client of the PBX behind `upstream`. All workers share the breaker. `node`: its name, where there are several.
     #[must_use]
     pub(crate) fn new(
         upstream: Rc<Upstream>,
+        node: Option<&str>,
         pbx: &config::PbxConfig,
         admin: &config::AdminCredentials,
         breaker: Arc<Breaker>,
@@ -104,7 +110,8 @@ impl Pbx {
         let basic = BASE64_STANDARD.encode(format!("{}:{}", admin.user, admin.password.expose()));
         let mut credentials = HeaderValue::try_from(format!("Basic {basic}")).expect("base64 is ASCII");
         credentials.set_sensitive(true);
-        Self { upstream, admin: credentials, dialect: pbx.dialect, deadline: pbx.timeout, breaker, tally }
+        let node = node.map(str::to_owned);
+        Self { node, upstream, admin: credentials, dialect: pbx.dialect, deadline: pbx.timeout, breaker, tally }
     }
 
     /// Mints a session for a user or an administrator. Sends one request, which continues if the caller leaves.
@@ -125,6 +132,11 @@ impl Pbx {
             this.tally.mint(outcome(&minted));
             if pass.report(&minted, Instant::now()).await {
                 this.tally.breaker_opened();
+                tracing::error!(
+                    pbx = this.node,
+                    "the PBX refused the administrator's credentials: no login for {} s; check [pbx] admin",
+                    breaker::OPEN.as_secs()
+                );
             }
             minted
         });
@@ -239,7 +251,7 @@ const fn outcome(minted: &Result<SessionId, Error>) -> MintOutcome {
         Err(Error::Unknown) => MintOutcome::Unknown,
         Err(Error::Timeout) => MintOutcome::Timeout,
         Err(Error::Unreachable(_)) => MintOutcome::Unreachable,
-        Err(Error::BadResponse | Error::NotEnded) => MintOutcome::BadResponse,
+        Err(Error::BadResponse | Error::NotEnded | Error::NoNode) => MintOutcome::BadResponse,
     }
 }
 

@@ -38,11 +38,12 @@ use self::forward::Forward;
 use self::gate::Gate;
 use self::hosts::Hosts;
 use self::login::auto::{self, VisitOutcome};
-use self::login::session::{PbxLogin, Sessions};
+use self::login::session::{PbxLogins, Sessions};
 use self::login::{app_logout, backchannel, link, logout, oidc, ott, pbx, redirect, socket, ticket};
+use self::shared::PbxState;
 pub(crate) use self::shared::SharedState;
 use crate::auth::Chain;
-use crate::config::Config;
+use crate::config::{Config, PerNode};
 use crate::exchange::{Body, ClientConnection, Exchange};
 use crate::message::forwarded_chain::{Contradiction, ForwardedChain};
 use crate::message::guard::Violation;
@@ -63,8 +64,9 @@ const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /// One worker's proxy.
 pub(crate) struct Proxy {
     gate: Gate,
-    /// `None` where no PBX opens sessions.
-    sessions: Option<Sessions>,
+    /// `None` where callgate opens no sessions.
+    sessions: PerNode<Option<Sessions>>,
+    pbx: Arc<PbxState>,
     forward: Forward,
 }
 
@@ -84,14 +86,16 @@ impl Proxy {
         let hosts = Rc::new(Hosts::new(config));
         let config = &*hosts.config;
         let forward = Forward::new(&hosts, shared, before.map(|before| &before.forward), &tally);
-        let sessions = config.pbx.as_ref().zip(forward.pbx()).and_then(|(settings, upstream)| {
-            let state = Arc::clone(&shared.pbx);
-            Some(Sessions::new(upstream, settings, settings.admin.as_ref()?, state, tally.clone()))
+        let pbx = Arc::clone(&shared.pbx);
+        let sessions = config.pbx.indexed().map(|(node, settings)| {
+            let (upstream, admin) = (&forward.pbx()[node], settings.admin.as_ref()?);
+            Some(Sessions::new(upstream, (&config.pbx, node), admin, Arc::clone(&pbx), tally.clone()))
         });
+        let sessions = sessions.collect();
         let chain = Chain::build(config, &shared.auth, forward.app(), tally.clone())?;
         let (state, logs) = (Arc::clone(&shared.login), Rc::new(logs.of_worker()));
         let gate = Gate { hosts, tls, state, chain, logs, tally };
-        Ok(Self { gate, sessions, forward })
+        Ok(Self { gate, sessions, pbx, forward })
     }
 
     /// Closes the upstream connections that no request will be sent over, now that another proxy is in its place.
@@ -118,7 +122,7 @@ impl Proxy {
         question: &LoginQuestion,
         tls: &TlsPolicies,
     ) -> Result<Explanation, Unanswerable> {
-        explain::explain(&self.gate, self.pbx_login(), question, tls).await
+        explain::explain(&self.gate, self.pbx_logins(), question, tls).await
     }
 
     /// Answers a request. There always is an answer.
@@ -165,7 +169,7 @@ impl Proxy {
         if let Some(answer) = answer_method(request)? {
             return Ok(answer);
         }
-        let reserved = match self.gate.hosts.classify(request.uri().path()) {
+        let reserved = match self.gate.hosts.classify(&context.authority.host, request.uri().path()) {
             PathClass::Disguised => return Err(Error::Malformed("the path is not written as it should be")),
             PathClass::Reserved(reserved) => reserved,
             PathClass::Open => {
@@ -206,22 +210,21 @@ impl Proxy {
         context: &RequestContext,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
-        let pbx_login = || self.pbx_login().ok_or(Error::NotFound);
+        let pbx_logins = || self.pbx_logins().ok_or(Error::NotFound);
         match (reserved, request.uri().path()) {
             (Reserved::Ott, _) => ott::answer(&self.gate, request, context).await,
-            (Reserved::Pbx, _) => pbx::answer(pbx_login()?, request, context).await,
+            (Reserved::Pbx, _) => pbx::answer(pbx_logins()?, request, context).await,
             (Reserved::Socket, _) => {
-                let pbx = self.forward.pbx().ok_or(Error::NotFound)?;
-                socket::answer(pbx_login()?, pbx, request, connection, context, exchange).await
+                socket::answer(pbx_logins()?, self.forward.pbx(), request, connection, context, exchange).await
             }
-            (Reserved::PbxLogout, _) => logout::answer_pbx(pbx_login()?, request, context).await,
-            (Reserved::Callgate, CONFIRM_PATH) => link::answer_button(pbx_login()?, request, context).await,
-            (Reserved::Callgate, TICKET_PATH) => ticket::answer(pbx_login()?, &request, context).await,
+            (Reserved::PbxLogout, _) => logout::answer_pbx(pbx_logins()?, request, context).await,
+            (Reserved::Callgate, CONFIRM_PATH) => link::answer_button(pbx_logins()?, request, context).await,
+            (Reserved::Callgate, TICKET_PATH) => ticket::answer(pbx_logins()?, &request, context).await,
             (Reserved::Callgate, BACKCHANNEL_LOGOUT_PATH) => {
-                backchannel::answer(&self.gate, self.pbx_login(), request, context).await
+                backchannel::answer(&self.gate, self.pbx_logins(), request, context).await
             }
-            (Reserved::Callgate, PAGE_PATH) => auto::answer(pbx_login()?, &request, context).await,
-            (Reserved::Callgate, _) => oidc::answer(&self.gate, self.pbx_login(), &request, context).await,
+            (Reserved::Callgate, PAGE_PATH) => auto::answer(pbx_logins()?, &request, context).await,
+            (Reserved::Callgate, _) => oidc::answer(&self.gate, self.pbx_logins(), &request, context).await,
         }
     }
 
@@ -233,22 +236,22 @@ impl Proxy {
         context: &RequestContext,
         exchange: &mut Exchange,
     ) -> Result<Response<Body>, Error> {
-        let login = self.pbx_login();
+        let logins = self.pbx_logins();
         let mut cookie = None;
-        if let Some(login) = login
-            && let Some(visit) = auto::visit(login, request, context)
+        if let Some(logins) = logins
+            && let Some(visit) = auto::visit(logins, request, context)
         {
-            match Box::pin(auto::receive(login, visit, request.headers(), context)).await? {
+            match Box::pin(auto::receive(logins, visit, request.headers(), context)).await? {
                 VisitOutcome::Answered(response) => return Ok(*response),
                 VisitOutcome::PassedOn(with) => cookie = with,
             }
         }
-        let passed = self.forward.pass(&self.gate, request, connection, context, exchange, login.is_some()).await?;
+        let passed = self.forward.pass(&self.gate, request, connection, context, exchange, logins.is_some()).await?;
         let (mut response, redirect) = passed;
-        if let (Some(login), Some(redirect)) = (login, redirect) {
+        if let (Some(logins), Some(redirect)) = (logins, redirect) {
             // A logout comes before the login that the same answer may bring.
-            app_logout::end_sessions(login, &redirect, context);
-            if Box::pin(redirect::give_session(login, &redirect, &mut response, context)).await? {
+            app_logout::end_sessions(logins, &redirect, context);
+            if Box::pin(redirect::give_session(logins, &redirect, &mut response, context)).await? {
                 exchange.set_route(ExchangeRoute::Injected);
             }
         }
@@ -259,10 +262,10 @@ impl Proxy {
         Ok(response)
     }
 
-    /// Returns the parts that a login to the PBX needs.
-    fn pbx_login(&self) -> Option<PbxLogin<'_>> {
-        let (settings, sessions) = (self.gate.config().pbx.as_ref()?, self.sessions.as_ref()?);
-        Some(PbxLogin { gate: &self.gate, sessions, settings })
+    /// Returns the parts that logins to the PBX need, if callgate opens sessions at a node.
+    fn pbx_logins(&self) -> Option<PbxLogins<'_>> {
+        let opens_any = self.sessions.iter().any(Option::is_some);
+        opens_any.then_some(PbxLogins { gate: &self.gate, state: &self.pbx, nodes: &self.sessions })
     }
 
     /// Turns an error into an answer, counts it, and tells the operator what the client is not told.

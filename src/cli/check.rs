@@ -18,7 +18,8 @@ use super::unstarted_gate::UnstartedGate;
 use super::{CommandResult, EX_CONFIG, load, print_line, print_remark, report_error};
 use crate::auth::{self, Provider};
 use crate::config::{
-    self, AppMethodConfig, ChainFlaw, Config, HostPattern, JwtKeySource, Listen, LoginOrigin, MethodKind, OutboundProxy,
+    self, AppMethodConfig, ChainFlaw, Config, HostPattern, JwtKeySource, Listen, LoginOrigin, MethodKind,
+    OutboundProxy, PbxConfig,
 };
 use crate::model::account::{Account, Role};
 use crate::model::upstream_name::UpstreamName;
@@ -89,12 +90,12 @@ fn notes(config: &Config) -> Vec<String> {
         )),
         Some(ChainFlaw::Disordered(_) | ChainFlaw::Incomplete(_)) | None => None,
     });
-    state.into_iter().chain(chains).chain(unseen_port(config)).collect()
+    state.into_iter().chain(chains).chain(config.pbx.iter().filter_map(|pbx| unseen_port(config, pbx))).collect()
 }
 
 /// Tells that `auto` names a port at which callgate does not listen: another program may lead browsers from there to here.
-fn unseen_port(config: &Config) -> Option<String> {
-    let LoginOrigin::Other { port, origin, .. } = &config.pbx.as_ref()?.auto.as_ref()?.at else { return None };
+fn unseen_port(config: &Config, pbx: &PbxConfig) -> Option<String> {
+    let LoginOrigin::Other { port, origin, .. } = &pbx.auto.as_ref()?.at else { return None };
     let is_seen = |at: &Listen| at.tcp().is_none_or(|at| at.port() == *port);
     let is_mapped = config.redirect_http.is_some_and(|redirect| redirect.port == Some(*port));
     let is_hidden = !is_mapped && !config.listen.iter().any(is_seen);
@@ -115,11 +116,12 @@ async fn try_all(config: &Config) -> Vec<String> {
     let mut problems = uncovered(config);
     if let Some(app) = &config.app {
         let found = try_app(config, app).await;
-        problems.extend(with_tls_hint(found, &app.upstream, UpstreamName::App).await);
+        problems.extend(with_tls_hint(found, &app.upstream, (UpstreamName::App, "app")).await);
     }
-    if let Some(pbx) = &config.pbx {
-        let found = try_pbx(config, pbx).await;
-        problems.extend(with_tls_hint(found, &pbx.upstream, UpstreamName::Pbx).await);
+    for (node, pbx) in config.pbx.indexed() {
+        let table = config.pbx.label(node).map_or_else(|| "pbx".to_owned(), |label| format!("pbx {label}"));
+        let found = try_pbx(config, pbx, &table).await;
+        problems.extend(with_tls_hint(found, &pbx.upstream, (UpstreamName::Pbx, &table)).await);
     }
     for passthrough in &config.passthrough {
         problems.extend(try_target(passthrough).await);
@@ -140,11 +142,11 @@ async fn try_all(config: &Config) -> Vec<String> {
 async fn with_tls_hint(
     mut problems: Vec<String>,
     upstream: &config::UpstreamConfig,
-    side: UpstreamName,
+    (side, table): (UpstreamName, &str),
 ) -> Vec<String> {
     if let (false, Ok(connector)) = (problems.is_empty(), Connector::new(upstream, side)) {
         let mistaken = connector.plain_urls_that_speak_tls().await.into_iter();
-        let hint = |address| format!("{}: {address} speaks TLS: write https:// in `url`", side.as_str());
+        let hint = |address| format!("{table}: {address} speaks TLS: write https:// in `url`");
         problems.extend(mistaken.map(hint));
     }
     problems
@@ -171,7 +173,7 @@ fn is_covered(config: &Config, host: &str) -> bool {
 }
 
 async fn try_app(config: &Config, app: &config::AppConfig) -> Vec<String> {
-    let (upstream, mut problems) = open(config, &app.upstream, UpstreamName::App).await;
+    let (upstream, mut problems) = open(config, &app.upstream, (UpstreamName::App, "app")).await;
     let Some(upstream) = upstream else { return problems };
     for method in &config.methods {
         if let MethodKind::App(whoami) = &method.kind
@@ -258,14 +260,14 @@ async fn try_provider(method: &config::MethodConfig) -> Option<String> {
 
 /// Asks the PBX for its version, and for a session in a domain that cannot exist. With the right password the PBX answers
 /// that the domain is unknown.
-async fn try_pbx(config: &Config, settings: &config::PbxConfig) -> Vec<String> {
-    let (upstream, mut problems) = open(config, &settings.upstream, UpstreamName::Pbx).await;
+async fn try_pbx(config: &Config, settings: &PbxConfig, table: &str) -> Vec<String> {
+    let (upstream, mut problems) = open(config, &settings.upstream, (UpstreamName::Pbx, table)).await;
     let Some(upstream) = upstream else { return problems };
-    problems.extend(pbx_version::report(&upstream, settings).await);
+    problems.extend(pbx_version::report(&upstream, settings, table).await);
     let Some(admin) = &settings.admin else { return problems };
     let unknown =
         Account::new("callgate-check", "callgate-check.invalid".parse().expect("a host name")).expect("an account");
-    let problem = match Pbx::new(upstream, settings, admin, Arc::default(), Tally::default())
+    let problem = match Pbx::new(upstream, None, settings, admin, Arc::default(), Tally::default())
         .mint(&Role::User(unknown))
         .await
     {
@@ -283,7 +285,7 @@ async fn try_pbx(config: &Config, settings: &config::PbxConfig) -> Vec<String> {
         }
         Err(error) => causes(&error),
     };
-    problems.push(format!("pbx: {problem}"));
+    problems.push(format!("{table}: {problem}"));
     problems
 }
 
@@ -293,9 +295,8 @@ async fn try_pbx(config: &Config, settings: &config::PbxConfig) -> Vec<String> {
 async fn open(
     config: &Config,
     upstream: &config::UpstreamConfig,
-    side: UpstreamName,
+    (side, table): (UpstreamName, &str),
 ) -> (Option<Rc<Upstream>>, Vec<String>) {
-    let table = side.as_str();
     let connector = match Connector::new(upstream, side) {
         Ok(connector) => connector,
         Err(error) => return (None, vec![format!("{table}: {}", causes(&error))]),

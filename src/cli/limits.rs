@@ -63,7 +63,8 @@ impl fmt::Display for LimitTable<'_> {
 fn row(limit: &Value) -> Vec<String> {
     let text = |name: &str| limit[name].as_str().unwrap_or_default().escape_debug().to_string();
     let number = |name: &str| limit[name].as_u64().unwrap_or_default().to_string();
-    let name_and_rate = vec![text("limit"), text("rate")];
+    let of = if text("pbx").is_empty() { String::new() } else { format!(" of {}", text("pbx")) };
+    let name_and_rate = vec![text("limit") + &of, text("rate")];
     if limit["shadow"] != true {
         let dashes = ["-"; 4].map(str::to_owned).to_vec();
         return [name_and_rate, dashes, vec!["in force: not measured".to_owned()]].concat();

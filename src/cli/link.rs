@@ -93,7 +93,7 @@ fn url(config: &Config, arguments: &Arguments, now: Timestamp) -> Result<String,
     let links = links(config, arguments.method.as_deref())?;
     let host = match &arguments.host {
         Some(host) => given_host(host)?,
-        None => first_host(config).ok_or("the host is missing: name it with --host")?,
+        None => first_host(config, arguments.domain.as_deref()).ok_or("the host is missing: name it with --host")?,
     };
     let claims = claims(arguments)?;
     let ttl = arguments.ttl.unwrap_or(links.ttl);
@@ -146,8 +146,11 @@ fn claim(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn first_host(config: &Config) -> Option<String> {
-    let app = config.app.iter().flat_map(|app| &app.upstream.hosts);
-    let pbx = config.pbx.iter().flat_map(|pbx| &pbx.upstream.hosts);
-    app.chain(pbx).find_map(HostPattern::exact).map(str::to_owned)
+/// Returns the first host of the app, else of the PBX node that has the tenant, else of the PBX.
+fn first_host(config: &Config, domain: Option<&str>) -> Option<String> {
+    let app = config.app.iter().map(|app| &app.upstream);
+    let node = domain.and_then(|domain| config.pbx.of_domain(&domain.to_ascii_lowercase()));
+    let node = node.map(|node| &config.pbx[node].upstream);
+    let all = app.chain(node).chain(config.pbx.iter().map(|pbx| &pbx.upstream));
+    all.flat_map(|upstream| &upstream.hosts).find_map(HostPattern::exact).map(str::to_owned)
 }

@@ -149,5 +149,6 @@ fn line(session: &Value) -> String {
     let (number, account, host) = (&session["number"], text("account"), text("host"));
     let (subject, method, client) = (text("subject"), text("method"), text("client"));
     let at = if host.is_empty() { String::new() } else { format!(" at {host}") };
-    format!("{number}  {account}{level}{at} since {since}, for {subject} by {method} from {client}")
+    let of = if text("pbx").is_empty() { String::new() } else { format!(" of {}", text("pbx")) };
+    format!("{number}  {account}{level}{at}{of} since {since}, for {subject} by {method} from {client}")
 }

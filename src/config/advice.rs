@@ -111,7 +111,7 @@ pub(super) fn rewrite(path: &str, wanted: &str, found: &DeValue<'_>) -> String {
             None => format!("write {last} = [\"…\"]"),
         },
         (TEXT, DeValue::Table(_) | DeValue::Array(_)) => format!("write {last} = \"…\""),
-        (TEXT, DeValue::Integer(count)) if path.starts_with("limits.") => {
+        (TEXT, DeValue::Integer(count)) if path.starts_with("limits.") || path.starts_with("pbx.limits.") => {
             format!("put it in quotes, with its time: {last} = \"{}/min\"", count.as_str())
         }
         (TEXT, _) => match TEXTS.iter().find(|(key, _)| *key == path) {

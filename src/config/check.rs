@@ -5,10 +5,12 @@ mod allow;
 mod audit;
 mod auth;
 mod auto;
+mod node_keys;
 mod origins;
 mod own_paths;
 mod pages;
 mod passthrough;
+mod pbx_nodes;
 mod server;
 mod shared;
 mod shield;
@@ -184,56 +186,55 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     let member = root.get("member").and_then(|node| member(&node));
     let server = root.section("server", |table| Some(server::server(table))).unwrap_or(server::DEFAULT);
 
-    let [app_node, pbx_node, voximplant_node] = ["app", "pbx", "voximplant"].map(|key| root.get(key));
-    if app_node.is_none() && pbx_node.is_none() {
+    let [app_node, voximplant_node] = ["app", "voximplant"].map(|key| root.get(key));
+    let nodes = pbx_nodes::nodes(root, around);
+    if app_node.is_none() && root.get("pbx").is_none() {
         root.refuse::<()>("there is no upstream", "add [app] or [pbx] with its `url`");
     }
     let mut methods = Methods::default();
     let app = app_node.as_ref().and_then(|node| node.table(|table| upstream::app(table, &mut methods, around)));
-    let pbx = pbx_node.as_ref().and_then(|node| node.table(|table| upstream::pbx(table, around)));
     let voximplant =
         voximplant_node.as_ref().and_then(|node| node.table(|table| voximplant::voximplant(table, around)));
-    if let (Some(app), Some(pbx), Some(node)) = (&app, &pbx, &pbx_node) {
-        upstream::check_parted(app, pbx, node);
-    }
-
-    // Without an [app] that was read, its hosts are not known.
-    if let (Some(pbx), Some(node)) = (&pbx, &pbx_node)
-        && app.is_some() == app_node.is_some()
-    {
-        auto::check_served(app.as_ref(), pbx, node.entry("auto").as_ref());
+    let read_nodes = || nodes.iter().filter_map(|(node, pbx)| Some((node, pbx.as_ref()?)));
+    for (node, pbx) in read_nodes() {
+        if let Some(app) = &app {
+            upstream::check_parted(app, pbx, node);
+        }
+        // Without an [app] that was read, its hosts are not known.
+        if app.is_some() == app_node.is_some() {
+            auto::check_served(app.as_ref(), read_nodes().map(|(_, pbx)| pbx), pbx, node.entry("auto").as_ref());
+        }
     }
 
     for node in tables(root, "auth") {
         methods.add(&node, app_node.is_some(), around);
     }
     methods.check(tls_node.as_ref(), certificates.as_deref());
-    if let (Some(pbx), Some(node)) = (&pbx, &pbx_node) {
+    for (node, pbx) in read_nodes() {
         own_paths::check(node, pbx, app.as_ref(), &methods.methods);
     }
     let here = ServedHere {
         app: app.as_ref().map(|app| &app.upstream),
-        pbx: pbx.as_ref().map(|pbx| &pbx.upstream),
-        login_host: pbx.as_ref().and_then(auto::login_host),
+        pbx: read_nodes().map(|(_, pbx)| pbx).collect(),
         methods: &methods.methods,
         certificates: certificates.as_deref().unwrap_or_default(),
         listen: listen.as_deref().unwrap_or_default(),
     };
     let passthrough = passthrough::passthrough(&tables(root, "passthrough"), &here);
-    let admin = pbx_node.as_ref().and_then(|node| node.entry("admin"));
+    let admins: Vec<_> = nodes.iter().filter_map(|(node, _)| node.entry("admin")).collect();
     let own = voximplant.as_ref().and_then(|voximplant| voximplant.application.as_deref());
     let others = voximplant.iter().flat_map(|voximplant| &voximplant.others);
     let others: Vec<_> = others.map(|other| other.name.as_str()).collect();
     let context = RuleContext {
         methods: &methods,
-        pbx_admin: admin.is_some(),
-        dialect: pbx.as_ref().map(|pbx| pbx.dialect),
+        pbx_admin: !admins.is_empty(),
+        dialects: nodes.iter().map(|(_, pbx)| Some(pbx.as_ref()?.dialect)).collect(),
         voximplant: voximplant_node.is_some(),
         applications: (own, &others),
     };
     let allow_nodes = tables(root, "allow");
     let rules = allow::rules(&allow_nodes, &context, around);
-    allow::warn_unused(&rules, &context, admin, voximplant_node.as_ref());
+    allow::warn_unused(&rules, &context, &admins, voximplant_node.as_ref());
     allow::warn_late(&rules, &allow_nodes);
 
     let limits = root.section("limits", |table| Some(limits(table))).unwrap_or_else(default_limits);
@@ -264,7 +265,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         member,
         server,
         app,
-        pbx,
+        pbx: nodes.into_iter().filter_map(|(_, pbx)| pbx).collect(),
         passthrough,
         voximplant,
         methods: methods.methods,

@@ -5,6 +5,7 @@ mod auto;
 mod pages;
 mod passthrough;
 mod pbx;
+mod pbx_nodes;
 mod shared;
 mod upstream;
 
@@ -27,6 +28,7 @@ pub use self::auto::*;
 pub use self::pages::*;
 pub use self::passthrough::*;
 pub use self::pbx::*;
+pub use self::pbx_nodes::*;
 pub use self::shared::*;
 pub use self::upstream::*;
 use super::check::{ChainFlaw, chain_flaw};
@@ -60,8 +62,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// `[app]`: the upstream of all requests that are not for the PBX.
     pub app: Option<AppConfig>,
-    /// `[pbx]`: the Vodia PBX.
-    pub pbx: Option<PbxConfig>,
+    /// `[pbx]`, or each `[[pbx]]`: the Vodia PBX, or its nodes.
+    pub pbx: PbxNodes,
     /// `[[passthrough]]`: connections that are passed on by name, before TLS ends.
     pub passthrough: Vec<PassthroughConfig>,
     /// `[voximplant]`: the users whose one-time keys are answered.

@@ -23,6 +23,8 @@ use crate::model::rate::Rate;
 /// A quota for each key; the number of keys told apart is bounded.
 pub(crate) struct Limiter<C: Clock = MonotonicClock> {
     name: &'static str,
+    /// The PBX node that it is of; `None`: of all.
+    node: Option<Box<str>>,
     rate: LimitRate,
     seeds: HashSeeds,
     table: ArrivalTable,
@@ -61,18 +63,27 @@ impl Limiter {
         Self::with_clock(name, rate.into(), cap, MonotonicClock)
     }
 
+    /// Returns the limiter of one PBX node.
+    #[must_use]
+    pub(crate) fn of_node(self, node: &str) -> Self {
+        Self { node: Some(node.into()), ..self }
+    }
+
     /// Makes a limiter that goes on with the counts that a process before had under the same name, if its rate was the same.
+    /// `node`: the PBX node that it is of.
     #[must_use]
     pub(crate) fn take_over(
         name: &'static str,
+        node: Option<&str>,
         rate: impl Into<LimitRate>,
         cap: usize,
         memory: &mut ProcessMemory,
     ) -> Self {
         let rate = rate.into();
-        let part = memory.take(&part(name));
+        let part = memory.take(&part(name, node));
         let counted = part.and_then(|part| Self::from_memory(name, rate, cap, MonotonicClock, part, memory.age()));
-        counted.unwrap_or_else(|| Self::new(name, rate, cap))
+        let limiter = counted.unwrap_or_else(|| Self::new(name, rate, cap));
+        Self { node: node.map(Into::into), ..limiter }
     }
 
     /// Writes the counts for the next process.
@@ -80,13 +91,13 @@ impl Limiter {
     /// # Errors
     /// As the writer.
     pub(crate) fn pass_on(&self, writer: &mut MemoryWriter<'_>) -> io::Result<()> {
-        writer.add(&part(self.name), &self.to_memory())
+        writer.add(&part(self.name, self.node()), &self.to_memory())
     }
 }
 
 /// Returns the name of the counts in a memory.
-fn part(name: &str) -> String {
-    format!("limit {name}")
+fn part(name: &str, node: Option<&str>) -> String {
+    node.map_or_else(|| format!("limit {name}"), |node| format!("limit {name} {node}"))
 }
 
 impl<C: Clock> Limiter<C> {
@@ -94,6 +105,12 @@ impl<C: Clock> Limiter<C> {
     #[must_use]
     pub(crate) const fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// Returns the name of the PBX node that it is of; `None`: of all.
+    #[must_use]
+    pub(crate) fn node(&self) -> Option<&str> {
+        self.node.as_deref()
     }
 
     /// Returns the quota.
@@ -119,7 +136,7 @@ impl<C: Clock> Limiter<C> {
         let table = ArrivalTable::new(cap, quota.replenish_interval().into());
         let start = clock.now();
         let limiter = RateLimiter::new(quota, table.clone(), clock);
-        Self { name, rate, seeds: HashSeeds::default(), table, start, limiter }
+        Self { name, node: None, rate, seeds: HashSeeds::default(), table, start, limiter }
     }
 
     fn to_memory(&self) -> LimiterMemory {
@@ -432,7 +449,7 @@ mod tests {
         one.admit("key").unwrap();
         let mut memory = pass_on(&[&one, &other]);
         let [one, other, third] =
-            ["one", "other", "third"].map(|name| Limiter::take_over(name, rate, 100, &mut memory));
+            ["one", "other", "third"].map(|name| Limiter::take_over(name, None, rate, 100, &mut memory));
         assert!(one.admit("key").is_err());
         assert!(other.admit("key").is_ok() && third.admit("key").is_ok());
     }

@@ -38,6 +38,11 @@ impl<'l> LimitQuery<'l> {
         self.limiter.name()
     }
 
+    /// Returns the limiter that answers.
+    pub(super) const fn limiter(&self) -> &Limiter {
+        self.limiter
+    }
+
     /// Returns what it counts by.
     pub(super) const fn key(&self) -> &LimitKey {
         &self.key
@@ -66,6 +71,8 @@ impl<'l> LimitQuery<'l> {
         let rate = [u64::from(count.get()), period.as_secs(), u64::from(burst.get())].map(u64::to_be_bytes);
         // With another rate, the same arrival time means something else.
         let item = [self.limiter.name().as_bytes(), rate.as_flattened(), &self.key.bytes];
+        let node = self.limiter.node().map(str::as_bytes);
+        let item: Vec<_> = item.into_iter().chain(node).collect();
         EngineQuery {
             key: engine.names().of("limit", &item),
             parameters: self.limiter.shared_parameters(),

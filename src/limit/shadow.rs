@@ -40,6 +40,9 @@ struct Untold {
 #[derive(Debug, Serialize)]
 pub(crate) struct LimitReport {
     limit: &'static str,
+    /// The PBX node that counts it apart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pbx: Option<String>,
     /// As in `[limits]`.
     rate: String,
     shadow: bool,
@@ -86,7 +89,8 @@ impl ShadowLimit {
             refusers.set(before.with(name));
             self.would_refuse.fetch_add(1, Ordering::Relaxed);
             if let Some(requests) = self.untold().add(Instant::now()) {
-                tracing::warn!(limit = name, requests, "a limit in shadow would have refused requests");
+                let pbx = self.limiter.node();
+                tracing::warn!(limit = name, pbx, requests, "a limit in shadow would have refused requests");
             }
         }
     }
@@ -134,7 +138,8 @@ impl LimitReport {
     /// Describes a limit.
     pub(super) fn of(limiter: &Limiter, shadow: Option<&ShadowLimit>) -> Self {
         let (limit, rate) = (limiter.name(), limiter.rate().shared.to_string());
-        Self { limit, rate, shadow: shadow.is_some(), measured: shadow.map(ShadowLimit::measures) }
+        let pbx = limiter.node().map(str::to_owned);
+        Self { limit, pbx, rate, shadow: shadow.is_some(), measured: shadow.map(ShadowLimit::measures) }
     }
 }
 

@@ -17,11 +17,10 @@ struct OwnPath {
 }
 
 impl OwnPaths {
-    /// Adds paths that answer like `/auth/pbx`, and perhaps one at which a page opens the PBX's WebSocket.
+    /// Adds paths, each with what it answers as.
     #[must_use]
-    pub fn new(aliases: &[String], socket: Option<&str>) -> Self {
-        let aliases = aliases.iter().map(|path| OwnPath::new(path, Reserved::Pbx));
-        Self(aliases.chain(socket.map(|path| OwnPath::new(path, Reserved::Socket))).collect())
+    pub fn new(paths: Vec<(&str, Reserved)>) -> Self {
+        Self(paths.into_iter().map(|(path, answers_as)| OwnPath::new(path, answers_as)).collect())
     }
 
     /// Classifies a path as [`path::classify`] does, with the paths of the configuration.
@@ -56,7 +55,11 @@ mod tests {
 
     #[track_caller]
     fn check(expected: PathClass, paths: &[&str]) {
-        let own = OwnPaths::new(&["/thirdpartylogin.php".into(), "/SSO.aspx".into()], Some("/phone/socket"));
+        let own = OwnPaths::new(vec![
+            ("/thirdpartylogin.php", Reserved::Pbx),
+            ("/SSO.aspx", Reserved::Pbx),
+            ("/phone/socket", Reserved::Socket),
+        ]);
         for path in paths {
             assert_eq!(own.classify(path), expected, "{path}");
         }

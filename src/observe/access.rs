@@ -53,6 +53,8 @@ pub struct AccessCaller {
     pub subject: Option<String>,
     /// The account of the PBX, or the Voximplant user.
     pub account: Option<String>,
+    /// The PBX node, where there are several.
+    pub pbx: Option<String>,
 }
 
 /// How an exchange ended.
@@ -94,12 +96,12 @@ impl AccessRecord {
             ("reason", FieldValue::word(self.reason.unwrap_or_default())),
         ];
         let told = fields.len() - usize::from(self.reason.is_none());
-        let AccessCaller { subject, account } = &self.caller;
-        if subject.is_none() && account.is_none() && self.shadow.is_empty() {
+        let AccessCaller { subject, account, pbx } = &self.caller;
+        if subject.is_none() && account.is_none() && pbx.is_none() && self.shadow.is_empty() {
             return line::write(line, style, now, "access", &fields[..told]);
         }
         let mut fields: Vec<_> = fields.into_iter().take(told).collect();
-        for (key, text) in [("subject", subject), ("account", account)] {
+        for (key, text) in [("pbx", pbx), ("subject", subject), ("account", account)] {
             fields.extend(text.as_deref().map(|text| (key, FieldValue::word(redact::text(text)))));
         }
         if !self.shadow.is_empty() {

@@ -36,6 +36,8 @@ pub struct LoginRecord {
     pub account: Option<String>,
     /// The level of the PBX session.
     pub level: Option<AdminLevel>,
+    /// The PBX node, where there are several.
+    pub pbx: Option<String>,
     /// Why the login was refused.
     pub reason: Option<String>,
     /// The names of the claims by which the rule decided. Never their values.
@@ -110,6 +112,7 @@ impl LoginRecord {
             ("rule", &self.rule),
             ("account", &self.account),
             ("level", &level),
+            ("pbx", &self.pbx),
             ("reason", &self.reason),
         ];
         for (key, text) in known {
@@ -195,6 +198,7 @@ mod tests {
             rule: Some("staff".to_owned()),
             account: Some("40@acme.test".to_owned()),
             level: Some(AdminLevel::User),
+            pbx: None,
             reason: None,
             claims: vec!["ext".to_owned(), "tenant".to_owned()],
         }

@@ -1,30 +1,35 @@
 //! Readiness: each part of the gate reports whether it works.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 /// Checks one part; returns why it is not ready.
 type ReadinessCheck = Box<dyn Fn() -> Result<(), String> + Send>;
 
-/// The parts to check, each with a name. Names are constants, never from a request: they are labels of a metric.
+/// The parts to check, each with a name. Names come from the configuration, never from a request: they are labels of a metric.
 #[derive(Default)]
 pub struct ReadinessParts(Vec<ReadinessPart>);
 
 struct ReadinessPart {
-    name: &'static str,
+    name: Cow<'static, str>,
     is_needed: bool,
     check: ReadinessCheck,
 }
 
 impl ReadinessParts {
     /// Adds a part. Each look at the readiness runs the check, so it must not wait.
-    pub fn add(&mut self, name: &'static str, check: impl Fn() -> Result<(), String> + Send + 'static) {
-        self.0.push(ReadinessPart { name, is_needed: true, check: Box::new(check) });
+    pub fn add(&mut self, name: impl Into<Cow<'static, str>>, check: impl Fn() -> Result<(), String> + Send + 'static) {
+        self.0.push(ReadinessPart { name: name.into(), is_needed: true, check: Box::new(check) });
     }
 
     /// Adds a part that is reported but does not make the gate unready.
-    pub fn add_unneeded(&mut self, name: &'static str, check: impl Fn() -> Result<(), String> + Send + 'static) {
-        self.0.push(ReadinessPart { name, is_needed: false, check: Box::new(check) });
+    pub fn add_unneeded(
+        &mut self,
+        name: impl Into<Cow<'static, str>>,
+        check: impl Fn() -> Result<(), String> + Send + 'static,
+    ) {
+        self.0.push(ReadinessPart { name: name.into(), is_needed: false, check: Box::new(check) });
     }
 }
 
@@ -36,7 +41,7 @@ pub struct Readiness(Mutex<ReadinessParts>);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartReport {
     /// The name of the part.
-    pub part: &'static str,
+    pub part: Cow<'static, str>,
     /// Whether the gate is not ready without it.
     pub is_needed: bool,
     /// Why the part is not ready; nothing if it is.
@@ -62,7 +67,7 @@ impl Readiness {
     pub fn check(&self) -> Vec<PartReport> {
         let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let finding = |part: &ReadinessPart| PartReport {
-            part: part.name,
+            part: part.name.clone(),
             is_needed: part.is_needed,
             problem: (part.check)().err(),
         };
@@ -89,8 +94,12 @@ mod tests {
         parts.add("breaker", || Err("open".to_owned()));
         parts.add_unneeded("syslog", || Err("deaf".to_owned()));
         health.watch(parts);
-        let told: Vec<_> = health.check().into_iter().map(|found| (found.part, found.makes_unready())).collect();
-        assert_eq!(told, [("log", false), ("breaker", true), ("syslog", false)]);
+        let told: Vec<_> =
+            health.check().into_iter().map(|found| (found.part.to_string(), found.makes_unready())).collect();
+        assert_eq!(
+            told,
+            [("log", false), ("breaker", true), ("syslog", false)].map(|(part, is)| (part.to_owned(), is))
+        );
         assert_eq!(health.check()[2].problem.as_deref(), Some("deaf"));
         health.watch(ReadinessParts::default());
         assert_eq!(health.check(), []);

@@ -64,8 +64,18 @@ pub struct Metrics {
     old_processes: [AtomicU64; 2],
 }
 
-/// One `url` of an upstream with several: its upstream, its position there from 0, its exchanges.
-pub type CountedUrl = (UpstreamName, usize, Arc<UrlExchanges>);
+/// One `url` of an upstream with several.
+#[derive(Debug, Clone)]
+pub struct CountedUrl {
+    /// Its upstream.
+    pub upstream: UpstreamName,
+    /// The name of the PBX node, where there are several.
+    pub node: Option<String>,
+    /// Its position there, from 0.
+    pub position: usize,
+    /// Its exchanges.
+    pub exchanges: Arc<UrlExchanges>,
+}
 
 /// The configuration in use.
 #[derive(Debug)]

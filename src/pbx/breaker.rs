@@ -158,10 +158,6 @@ impl BreakerPass {
         let mut state = self.breaker.state();
         match (minted, *state) {
             (Err(Error::Refused { .. }), BreakerState::Closed | BreakerState::Probing(_)) => {
-                tracing::error!(
-                    "the PBX refused the administrator's credentials: no login for {} s; check [pbx] admin",
-                    OPEN.as_secs()
-                );
                 *state = BreakerState::Open(now + OPEN);
                 return true;
             }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use http::header::{self, HeaderValue};
 use http::{Method, Request, StatusCode};
 use tokio::time::timeout;
 
 use super::issued_sessions::{IssuedSession, IssuedSessions, PendingEnd};
 use super::{Error, SESSION, unreachable};
+use crate::config::{NodeIndex, PbxNodes, PerNode};
 use crate::model::session;
 use crate::observe::metrics::DeleteOutcome;
 use crate::upstream::Connector;
@@ -22,18 +23,34 @@ const AT_ONCE: usize = 8;
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
 
-/// Ends the sessions that are over at the PBX, for ever. `deadline` is for each request.
-pub(crate) async fn end_sessions(sessions: Arc<IssuedSessions>, pbx: Connector, deadline: Duration) -> Infallible {
-    loop {
-        let pending = sessions.pending().next(AT_ONCE).await;
-        join_all(pending.into_iter().map(|one| end_one(&sessions, &pbx, deadline, one))).await;
-    }
+/// Ends the sessions that are over at the PBX, for ever: each at the node that has opened it. No node waits for another.
+pub(crate) async fn end_sessions(
+    sessions: Arc<IssuedSessions>,
+    nodes: PbxNodes,
+    connectors: PerNode<Connector>,
+) -> Infallible {
+    let of = |session: &IssuedSession| nodes.of_session(session.login.node.as_deref(), session.login.host.as_deref());
+    let end_at = async |node: Option<NodeIndex>| -> Infallible {
+        let target = node.map(|node| (&connectors[node], nodes[node].timeout));
+        loop {
+            let pending = sessions.pending().next(AT_ONCE, |session| of(session) == node).await;
+            join_all(pending.into_iter().map(|one| end_one(&sessions, target, one))).await;
+        }
+    };
+    let at_nodes = join_all(nodes.indexed().map(|(node, _)| end_at(Some(node))));
+    // A reload may bring a node back.
+    join(end_at(None), at_nodes).await.0
 }
 
-async fn end_one(sessions: &IssuedSessions, pbx: &Connector, deadline: Duration, pending: PendingEnd) {
+/// Ends a session at the node that has opened it; `None`: that is no longer configured, and no other PBX shall see its cookie.
+async fn end_one(sessions: &IssuedSessions, target: Option<(&Connector, Duration)>, pending: PendingEnd) {
     let session = Arc::clone(&pending.session);
     let (number, account) = (session.number, session.role.to_string());
-    match timeout(deadline, delete(pbx, &session)).await.unwrap_or(Err(Error::Timeout)) {
+    let deleted = match target {
+        Some((pbx, deadline)) => timeout(deadline, delete(pbx, &session)).await.unwrap_or(Err(Error::Timeout)),
+        None => Err(Error::NoNode),
+    };
+    match deleted {
         Ok(outcome) => {
             sessions.pending().settle(&pending);
             sessions.counts().deleted(outcome);

@@ -385,7 +385,7 @@ mod tests {
         let sessions = IssuedSessions::default();
         note(&sessions, "session00000001", true);
         end(&sessions, EndReason::Freeze);
-        let first = sessions.pending().next(8).await;
+        let first = sessions.pending().next(8, |_| true).await;
         assert_eq!(first.iter().map(|one| one.session.number).collect::<Vec<_>>(), [1]);
         sessions.pending().settle(&first[0]);
         note(&sessions, "session00000002", true);
@@ -393,7 +393,7 @@ mod tests {
         end(&sessions, EndReason::Pbx);
         note(&sessions, "token000000003", false);
         end(&sessions, EndReason::Freeze);
-        let waits = tokio::time::timeout(Duration::from_secs(3600), sessions.pending().next(8));
+        let waits = tokio::time::timeout(Duration::from_secs(3600), sessions.pending().next(8, |_| true));
         assert!(waits.await.is_err());
     }
 
@@ -403,7 +403,7 @@ mod tests {
         let [one, two] = ["session00000001", "session00000002"].map(|id| note(&sessions, id, true).number);
         assert!(sessions.pending().until_settled(|_| true).await, "nothing is to be ended");
         end(&sessions, EndReason::Logout);
-        let pending = sessions.pending().next(8).await;
+        let pending = sessions.pending().next(8, |_| true).await;
         let waits = |number| sessions.pending().until_settled(move |session| session.number == number);
         let acts = async {
             sessions.pending().settle(&pending[0]);
@@ -421,7 +421,7 @@ mod tests {
         end(&sessions, EndReason::Operator);
         let begun = Instant::now();
         let mut tries = 1;
-        while let [pending] = &*sessions.pending().next(8).await {
+        while let [pending] = &*sessions.pending().next(8, |_| true).await {
             if !sessions.pending().try_again(pending.clone()) {
                 break;
             }
@@ -446,7 +446,7 @@ mod tests {
             "the newest process tells the PBX"
         );
         assert_eq!(sessions.follow(&order(SessionFilter::All, EndReason::Operator), &logs()), Some(1));
-        let pending = sessions.pending().next(8).await;
+        let pending = sessions.pending().next(8, |_| true).await;
         assert_eq!(pending.iter().map(|one| one.session.number).collect::<Vec<_>>(), [two.number]);
         assert_eq!(sessions.orders().take(), None, "an old process orders nothing");
     }
@@ -460,11 +460,11 @@ mod tests {
         let new = passed_on(&old);
         new.orders().open();
         assert!(new.find("session00000001").is_some() && new.find("session00000003").is_none());
-        let pending = old.pending().next(8).await;
+        let pending = old.pending().next(8, |_| true).await;
         old.leave();
         assert!(!old.pending().has_queued() && old.pending().try_again(pending[0].clone()));
         assert!(!old.pending().has_queued(), "the newest process tells the PBX of it");
-        assert_eq!(new.pending().next(8).await[0].session.number, two.number);
+        assert_eq!(new.pending().next(8, |_| true).await[0].session.number, two.number);
         assert_eq!(end(&new, EndReason::Operator), 1);
         new.end_everywhere(SessionFilter::All, EndReason::Operator.into(), &logs());
         let ended = [new.find("session00000001").unwrap()];
@@ -472,7 +472,7 @@ mod tests {
             assert_eq!(old.follow(&order, &logs()), Some(1), "that of the socket");
         }
         assert!(one.is_over() && held.is_over());
-        let pending = old.pending().next(8).await;
+        let pending = old.pending().next(8, |_| true).await;
         assert_eq!(pending.iter().map(|one| one.session.number).collect::<Vec<_>>(), [held.number]);
         assert_eq!(new.orders().take().unwrap().told, [0; 0]);
     }

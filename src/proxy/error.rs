@@ -297,7 +297,9 @@ const fn pbx_status(error: &pbx::Error) -> (StatusCode, &'static str) {
         pbx::Error::Timeout => (StatusCode::GATEWAY_TIMEOUT, "pbx_timeout"),
         pbx::Error::NotPermitted => (StatusCode::BAD_GATEWAY, "pbx_not_permitted"),
         pbx::Error::Unreachable(_) => (StatusCode::BAD_GATEWAY, "pbx_unreachable"),
-        pbx::Error::BadResponse | pbx::Error::NotEnded => (StatusCode::BAD_GATEWAY, "pbx_bad_response"),
+        pbx::Error::BadResponse | pbx::Error::NotEnded | pbx::Error::NoNode => {
+            (StatusCode::BAD_GATEWAY, "pbx_bad_response")
+        }
     }
 }
 

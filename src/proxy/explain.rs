@@ -20,11 +20,11 @@ use super::context::{LoginRequest, RequestContext};
 use super::error::Error;
 use super::gate::effects::{Effects, Notes};
 use super::gate::{self, Gate};
-use super::hosts::{app_upstream, pbx_upstream};
+use super::hosts::upstreams;
 use super::login::link::{self, LinkStep};
 use super::login::order;
 use super::login::ott::{self, Asker, KeyRequest};
-use super::login::session::PbxLogin;
+use super::login::session::PbxLogins;
 use crate::config::{HostPattern, MethodKind};
 use crate::exchange::TlsPeer;
 use crate::message::cookies;
@@ -96,14 +96,14 @@ struct DryRequest {
     handshake_error: Option<String>,
 }
 
-/// Tells which account a caller would get, and why. `login`: the PBX, where one opens sessions. `tls`: the policies of
+/// Tells which account a caller would get, and why. `logins`: the PBX, where callgate opens sessions. `tls`: the policies of
 /// the caller's handshake.
 ///
 /// # Errors
 /// When no request can be as the question says.
 pub(super) async fn explain(
     gate: &Gate,
-    login: Option<PbxLogin<'_>>,
+    logins: Option<PbxLogins<'_>>,
     question: &LoginQuestion,
     tls: &TlsPolicies,
 ) -> Result<Explanation, Unanswerable> {
@@ -117,7 +117,7 @@ pub(super) async fn explain(
     }
     explanation.shown = gate.chain.shown_kinds(&gate::ask_of(question.act, request, context));
     let decided = match question.act {
-        LoginKind::Pbx => explain_link(login, request, context, &notes).await,
+        LoginKind::Pbx => explain_link(logins, request, context, &notes).await,
         LoginKind::Ott => explain_key(gate, question.user.as_deref(), request, context, &notes).await,
     };
     Ok(explanation.tell(decided, notes.into_findings(), || overlooked(gate, question, &dry)))
@@ -125,23 +125,24 @@ pub(super) async fn explain(
 
 /// Decides on a link, as far as the session that would be opened.
 async fn explain_link(
-    login: Option<PbxLogin<'_>>,
+    logins: Option<PbxLogins<'_>>,
     link: LoginRequest<'_>,
     context: &RequestContext,
     notes: &Notes,
 ) -> Result<GrantedLogin, Error> {
-    let login = login.ok_or(Error::NotFound)?;
-    let LinkStep::Granted(order, attempt) = link::decide(login, link, context, Effects::Dry(notes)).await? else {
+    let logins = logins.ok_or(Error::NotFound)?;
+    let LinkStep::Granted(order, attempt) = link::decide(logins, link, context, Effects::Dry(notes)).await? else {
         // Dry effects go past the pages that come before a session.
-        return Err(login.gate.unauthenticated(context));
+        return Err(logins.gate.unauthenticated(context));
     };
-    order::spend(login, &order, &attempt).await?;
+    order::spend(&order, &attempt).await?;
     let role = order.grant.role();
     Ok(GrantedLogin::Pbx {
         rule: order.grant.rule().to_owned(),
         account: role.to_string(),
         level: role.level().as_str().to_owned(),
         language: order.language.as_ref().map(|language| language.as_str().to_owned()),
+        pbx: order.login.label().map(str::to_owned),
         host: order.host.unwrap_or_default(),
         page: order.page,
     })
@@ -170,10 +171,10 @@ async fn explain_key(
 fn prepare(gate: &Gate, question: &LoginQuestion, tls: &TlsPolicies) -> Result<DryRequest, Unanswerable> {
     let headers = headers(gate, question)?;
     let authority = target::authority(Version::HTTP_11, &Uri::from_static("/"), &headers)?;
+    check_path(gate, question, &authority.host)?;
     if gate.hosts.are_passed_on(&authority.host) {
         return Err(Unanswerable::PassedOn);
     }
-    check_path(gate, question)?;
     let address = question.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
     let origin = gate.identify(&headers, &Rc::new(ForwardedChain::direct(address)))?;
     let (certificate, handshake_error) = match tls.verify_client(&authority.host, &certificates(question)?) {
@@ -192,13 +193,13 @@ fn prepare(gate: &Gate, question: &LoginQuestion, tls: &TlsPolicies) -> Result<D
     Ok(DryRequest { headers, context, handshake_error })
 }
 
-/// Checks that such logins are answered at the path.
-fn check_path(gate: &Gate, question: &LoginQuestion) -> Result<(), Unanswerable> {
+/// Checks that such logins are answered at the path, on this host.
+fn check_path(gate: &Gate, question: &LoginQuestion, host: &str) -> Result<(), Unanswerable> {
     let answered = match question.act {
         LoginKind::Pbx => Reserved::Pbx,
         LoginKind::Ott => Reserved::Ott,
     };
-    match question.path().filter(|path| gate.hosts.classify(path) != PathClass::Reserved(answered)) {
+    match question.path().filter(|path| gate.hosts.classify(host, path) != PathClass::Reserved(answered)) {
         Some(path) => Err(Unanswerable::Path(path.to_owned())),
         None => Ok(()),
     }
@@ -212,8 +213,7 @@ fn headers(gate: &Gate, question: &LoginQuestion) -> Result<HeaderMap, Unanswera
         let (Ok(name), Ok(value)) = field else { return Err(Unanswerable::Field(name.clone())) };
         headers.append(name, value);
     }
-    let upstreams = [app_upstream(gate.config()), pbx_upstream(gate.config())].into_iter().flatten();
-    let mut hosts = upstreams.flat_map(|upstream| upstream.hosts.iter().filter_map(HostPattern::exact));
+    let mut hosts = upstreams(gate.config()).flat_map(|upstream| upstream.hosts.iter().filter_map(HostPattern::exact));
     if let Some(host) = question.host.as_deref().or_else(|| hosts.next().filter(|_| !headers.contains_key(HOST))) {
         headers.insert(HOST, HeaderValue::from_str(host).map_err(|_| Unanswerable::Field("host".to_owned()))?);
     }

@@ -14,16 +14,17 @@ use std::sync::Arc;
 use http::{Request, Response, Version};
 
 use self::next_hop::{Expected, keep_apart, may_be_empty, prepare, receive, switch};
-use self::owners::Behind;
+use self::owners::{Behind, SessionsAt};
 use self::password_login::UnjudgedCredential;
+use self::route::Destination;
 use self::shield::Stranger;
 use super::context::RequestContext;
 use super::error::Error;
 use super::gate::Gate;
-use super::hosts::{self, Hosts};
+use super::hosts::{Hosts, app_upstream};
 use super::login::redirect::RedirectContext;
 use super::shared::{self, SharedState};
-use crate::config::{ShieldConfig, UpstreamConfig};
+use crate::config::{NodeIndex, PbxConfig, PerNode, UpstreamConfig};
 use crate::exchange::{Body, ClientConnection, Exchange, TunnelGuard};
 use crate::freeze::FreezeGuard;
 use crate::limit::client_key;
@@ -36,11 +37,11 @@ use crate::pbx::IssuedSessions;
 use crate::tls::current::PolicyGuard;
 use crate::upstream::{self, Connector, RequestBody, Requester, Upstream, UpstreamResponse};
 
-/// The two upstreams, and the routes to them.
+/// The upstreams, and the routes to them.
 pub(super) struct Forward {
     hosts: Rc<Hosts>,
     app: Option<Rc<Upstream>>,
-    pbx: Option<Rc<Upstream>>,
+    pbx: PerNode<Rc<Upstream>>,
     /// The sessions that went out, by which the owner of a request to the PBX is found.
     issued: Arc<IssuedSessions>,
 }
@@ -65,20 +66,27 @@ impl Forward {
     pub(super) fn new(hosts: &Rc<Hosts>, shared: &SharedState, before: Option<&Self>, tally: &Tally) -> Self {
         let config = &*hosts.config;
         let idle = config.server.timeouts.body_idle;
-        let new = |connector: &Option<Connector>, upstream: Option<&UpstreamConfig>, side| {
-            Some(Upstream::new(connector.clone()?, upstream?.timeouts, idle, side, tally))
+        let new = |connector: &Connector, upstream: &UpstreamConfig, side| {
+            Upstream::new(connector.clone(), upstream.timeouts, idle, side, tally)
         };
-        let kept = |of| before.filter(|before| shared::is_same(&before.hosts.config, config, of));
-        let (app_config, pbx_config) = (hosts::app_upstream(config), hosts::pbx_upstream(config));
-        let app = match kept(hosts::app_upstream) {
-            Some(before) => before.app.clone(),
-            None => new(&shared.connectors.app, app_config, UpstreamName::App),
+        let may_keep = |before: &Self, known: &UpstreamConfig, upstream| {
+            shared::is_same((&before.hosts.config, known), (config, upstream))
         };
-        let pbx = match kept(hosts::pbx_upstream) {
-            Some(before) => before.pbx.clone(),
-            None => new(&shared.connectors.pbx, pbx_config, UpstreamName::Pbx),
-        };
-        Self { hosts: Rc::clone(hosts), app, pbx, issued: Arc::clone(&shared.pbx.issued) }
+        let app = app_upstream(config).zip(shared.connectors.app.as_ref()).map(|(app, connector)| {
+            let kept = before.and_then(|before| {
+                let known = app_upstream(&before.hosts.config)?;
+                before.app.as_ref().filter(|_| may_keep(before, known, app))
+            });
+            kept.map_or_else(|| new(connector, app, UpstreamName::App), Rc::clone)
+        });
+        let pbx = config.pbx.indexed().map(|(node, PbxConfig { name, upstream, .. })| {
+            let kept = before.and_then(|before| {
+                let (known, nodes) = (before.hosts.config.pbx.named(name)?, &before.hosts.config.pbx);
+                may_keep(before, &nodes[known].upstream, upstream).then(|| &before.pbx[known])
+            });
+            kept.map_or_else(|| new(&shared.connectors.pbx[node], upstream, UpstreamName::Pbx), Rc::clone)
+        });
+        Self { app, pbx: pbx.collect(), hosts: Rc::clone(hosts), issued: Arc::clone(&shared.pbx.issued) }
     }
 
     /// Returns the upstream of the app.
@@ -86,9 +94,9 @@ impl Forward {
         self.app.as_ref()
     }
 
-    /// Returns the upstream of the PBX.
-    pub(super) const fn pbx(&self) -> Option<&Rc<Upstream>> {
-        self.pbx.as_ref()
+    /// Returns the upstreams of the PBX nodes.
+    pub(super) const fn pbx(&self) -> &PerNode<Rc<Upstream>> {
+        &self.pbx
     }
 
     /// Closes the upstream connections that no request will be sent over, once a `successor` is in its place.
@@ -111,13 +119,13 @@ impl Forward {
     }
 
     /// Finds the upstream of a request by its host and the canonical copy of its path.
-    fn route(&self, authority: &Authority, path: &str) -> Result<(UpstreamName, &Rc<Upstream>), Error> {
+    fn route(&self, authority: &Authority, path: &str) -> Result<(Destination, &Rc<Upstream>), Error> {
         let to = self.hosts.route(&authority.host, path).ok_or(Error::Misdirected)?;
         let upstream = match to {
-            UpstreamName::App => &self.app,
-            UpstreamName::Pbx => &self.pbx,
+            Destination::App => self.app.as_ref(),
+            Destination::Pbx(node) => Some(&self.pbx[node]),
         };
-        upstream.as_ref().map(|upstream| (to, upstream)).ok_or(Error::Misdirected)
+        upstream.map(|upstream| (to, upstream)).ok_or(Error::Misdirected)
     }
 
     /// Passes a request on, and the answer back. `gives_sessions`: a redirect to the landing page may be given one.
@@ -135,8 +143,8 @@ impl Forward {
     ) -> Result<Forwarded, Error> {
         // HTTP/1.0 has no interim answers (RFC 9110 §15.2), and hyper writes none in HTTP/2.
         let hears = request.version() == Version::HTTP_11;
-        if let Some(shield) = shield::of_stranger(&self.hosts.config, context) {
-            Box::pin(self.check_stranger(shield, gate, request, context, exchange)).await?;
+        if self.hosts.config.pbx.iter().any(|pbx| shield::of_stranger(pbx, context).is_some()) {
+            Box::pin(self.check_stranger(gate, request, context, exchange)).await?;
         }
         if request.version() == Version::HTTP_2 && may_be_empty(request) {
             Box::pin(request.body_mut().begin()).await;
@@ -182,10 +190,9 @@ impl Forward {
         Ok((response, redirect.map(|redirect| redirect.with(hints))))
     }
 
-    /// Refuses a stranger's request to the PBX that the shield does not let through.
+    /// Refuses a stranger's request to the PBX that the shield of its node does not let through.
     async fn check_stranger(
         &self,
-        shield: &ShieldConfig,
         gate: &Gate,
         request: &mut Request<RequestBody>,
         context: &RequestContext,
@@ -193,11 +200,10 @@ impl Forward {
     ) -> Result<(), Error> {
         let canonical = path::canonical(request.uri().path());
         let (to, _) = self.route(&context.authority, &canonical)?;
-        if to == UpstreamName::App {
-            return Ok(());
-        }
-        exchange.set_upstream(to);
-        let stranger = Stranger { shield, gate, issued: &self.issued, context };
+        let Some(node) = to.node() else { return Ok(()) };
+        let Some(shield) = shield::of_stranger(&self.hosts.config.pbx[node], context) else { return Ok(()) };
+        exchange.set_upstream(to.upstream());
+        let stranger = Stranger { shield, node, gate, issued: &self.issued, context };
         stranger.learn(request).await;
         let opens_sessions = stranger.check_head(request, &canonical)?;
         drop(canonical);
@@ -212,9 +218,14 @@ impl Forward {
     async fn learn_owners(&self, request: &Request<RequestBody>, context: &RequestContext) -> Result<(), Error> {
         let to = self.route(&context.authority, &path::canonical(request.uri().path()));
         match to {
-            Ok((UpstreamName::Pbx, _)) => owners::learn(&self.issued, request, &context.authority.host).await,
+            Ok((Destination::Pbx(_), _)) => owners::learn(&self.issued, request, &context.authority.host).await,
             Ok(_) | Err(_) => Ok(()),
         }
+    }
+
+    /// Returns the sessions as a node knows them.
+    fn known_at(&self, node: NodeIndex) -> SessionsAt<'_> {
+        SessionsAt { issued: &self.issued, nodes: &self.hosts.config.pbx, node }
     }
 
     /// Finds the upstream of a request and prepares it for that hop, without waiting.
@@ -228,31 +239,34 @@ impl Forward {
     ) -> Result<Outbound<'_>, Error> {
         let canonical = path::canonical(request.uri().path());
         let (to, upstream) = self.route(&context.authority, &canonical)?;
-        exchange.set_upstream(to);
-        let host = &context.authority.host;
+        exchange.set_upstream(to.upstream());
+        let (host, node) = (&context.authority.host, to.node());
         let mut credential = None;
-        if to == UpstreamName::Pbx {
-            credential = password_login::count(gate, request.method(), &canonical, request.headers(), context)?;
+        if let Some(node) = node {
+            if let Some(name) = self.hosts.config.pbx.label(node) {
+                exchange.set_pbx_node(name);
+            }
+            credential = password_login::count(gate, node, request.method(), &canonical, request.headers(), context)?;
             owners::refuse_frozen(&gate.state.freezes, &self.issued, request, host)?;
         }
         drop(canonical);
-        if to == UpstreamName::Pbx {
-            match owners::recognize(&self.issued, request, host)? {
+        if let Some(node) = node {
+            match owners::recognize(&self.known_at(node), request, host)? {
                 Some(account) => exchange.set_account(account),
                 None if self.issued.has_members() => owners::learn_behind(&self.issued, request.headers()),
                 None => {}
             }
         }
         let (mut head, mut payload) = mem::take(request).into_parts();
-        let redirect = (gives_sessions && to == UpstreamName::App)
+        let redirect = (gives_sessions && to == Destination::App)
             .then(|| Box::new(RedirectContext::of(&head.method, head.uri.path(), &head.headers)));
         let vouched = keep_apart(&gate.chain, &mut head.headers, &mut payload, context)?;
         if gate.keeps_cookies() {
             cookies::cut(&mut head.headers);
         }
         let behind = match to {
-            UpstreamName::Pbx => owners::behind(&self.issued, &head, host),
-            UpstreamName::App => Behind::default(),
+            Destination::Pbx(node) => owners::behind(&self.known_at(node), &head, host),
+            Destination::App => Behind::default(),
         };
         let expected = prepare(&mut head, &payload, context)?;
         for (name, value) in vouched {

@@ -3,8 +3,8 @@
 //! 1. [`Gate::admit`]: no page of another origin, an audit log that takes lines, failures, the limit of the client
 //! 2. [`Gate::ask`] and [`Gate::prove`]: the credential, failures again, the limit of the caller
 //! 3. [`Gate::choose`]: the account that a key names
-//! 4. [`Gate::grant_pbx`] or [`Gate::grant_voximplant`]: the rules and freezes; the limits of what was asked for and of the
-//!    account, in one question
+//! 4. [`Gate::grant_pbx`] or [`Gate::grant_voximplant`]: the rules, freezes and the PBX node; the limits of what was asked for
+//!    and of the account, in one question
 //! 5. what the login itself needs: a language, a host for the browser, an entry of the users file
 //! 6. [`Gate::spend`]: a credential that works once is marked as used
 //! 7. [`Gate::audit_grant`], before the caller is given anything
@@ -17,6 +17,7 @@ pub(super) mod audit;
 pub(super) mod caller;
 pub(super) mod effects;
 mod grant;
+mod node;
 mod prove;
 
 use std::rc::Rc;
@@ -92,7 +93,7 @@ impl Gate {
     /// Tells whether browsers keep cookies of ours, which no upstream shall see.
     pub(super) fn keeps_cookies(&self) -> bool {
         let leads = |pbx: &PbxConfig| pbx.handoff == Handoff::Cookie || pbx.auto.is_some() || !pbx.landings.is_empty();
-        self.has_providers() || self.config().pbx.as_ref().is_some_and(leads)
+        self.has_providers() || self.config().pbx.iter().any(leads)
     }
 
     // === Where to log in ===

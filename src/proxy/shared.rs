@@ -8,9 +8,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 
-use super::hosts::{app_upstream, pbx_upstream};
+use super::hosts::app_upstream;
 use crate::auth::AuthSources;
-use crate::config::{self, Config, UpstreamUrl, VoximplantConfig};
+use crate::config::{Config, NodeIndex, PbxConfig, PerNode, UpstreamConfig, UpstreamUrl, VoximplantConfig};
 use crate::freeze::{FreezeSharing, Freezes, MembersTold};
 use crate::limit::{DistinctKeys, LimitReport, Limiter, Limits, Races};
 use crate::members::SharedEngine;
@@ -67,47 +67,54 @@ pub(super) struct VoximplantState {
     pub(super) races: Arc<Races>,
 }
 
-/// The state of the PBX: its breaker, its sessions, the tickets for them.
+/// The state of all PBX nodes together: their sessions, the tickets for them.
 pub(super) struct PbxState {
-    pub(super) breaker: Arc<Breaker>,
+    pub(super) nodes: PerNode<NodeState>,
     /// The sessions that went out. They outlive every configuration.
     pub(super) issued: Arc<IssuedSessions>,
     pub(super) tickets: Tickets,
-    /// What the PBX said about the sessions of browsers.
-    pub(super) checks: SessionChecks,
     /// The key of the places that automatic logins lead back to: of all members, or as old as the process.
     pub(super) seal: Arc<SealKey>,
 }
 
+/// The state of one PBX node.
+#[derive(Clone)]
+pub(super) struct NodeState {
+    pub(super) breaker: Arc<Breaker>,
+    /// What the PBX said about the sessions of browsers.
+    pub(super) checks: SessionChecks,
+}
+
 /// The connectors of the upstreams.
-#[derive(Default)]
 pub(super) struct Connectors {
     pub(super) app: Option<Connector>,
-    pub(super) pbx: Option<Connector>,
+    pub(super) pbx: PerNode<Connector>,
 }
 
 impl Connectors {
     fn new(config: &Config) -> Result<Self, rustls::Error> {
+        let pbx = config.pbx.iter().map(|pbx| Connector::new(&pbx.upstream, UpstreamName::Pbx));
         Ok(Self {
             app: app_upstream(config).map(|app| Connector::new(app, UpstreamName::App)).transpose()?,
-            pbx: pbx_upstream(config).map(|pbx| Connector::new(pbx, UpstreamName::Pbx)).transpose()?,
+            pbx: pbx.collect::<Result<_, _>>()?,
         })
     }
 
-    /// Prepares those of another configuration. An upstream that is configured as `before` keeps its own.
+    /// Prepares those of another configuration. An upstream that is configured as `before` keeps its own; a PBX node is known
+    /// by its name.
     fn successor(&self, before: &Config, config: &Config) -> Result<Self, rustls::Error> {
-        let next = |connector: &Option<Connector>, of: UpstreamOf, name| -> Result<_, rustls::Error> {
-            Ok(match (connector, of(config)) {
-                (_, None) => None,
-                (Some(connector), Some(_)) if is_same(before, config, of) => Some(connector.clone()),
-                (Some(connector), Some(upstream)) => Some(connector.successor(upstream, name)?),
-                (None, Some(upstream)) => Some(Connector::new(upstream, name)?),
-            })
+        let next = |known: Option<(&Connector, &UpstreamConfig)>, upstream: &UpstreamConfig, name| match known {
+            Some((connector, known)) if is_same((before, known), (config, upstream)) => Ok(connector.clone()),
+            Some((connector, _)) => connector.successor(upstream, name),
+            None => Connector::new(upstream, name),
         };
-        Ok(Self {
-            app: next(&self.app, app_upstream, UpstreamName::App)?,
-            pbx: next(&self.pbx, pbx_upstream, UpstreamName::Pbx)?,
-        })
+        let app =
+            app_upstream(config).map(|app| next(self.app.as_ref().zip(app_upstream(before)), app, UpstreamName::App));
+        let pbx = config.pbx.iter().map(|pbx| {
+            let known = before.pbx.named(&pbx.name).map(|node| (&self.pbx[node], &before.pbx[node].upstream));
+            next(known, &pbx.upstream, UpstreamName::Pbx)
+        });
+        Ok(Self { app: app.transpose()?, pbx: pbx.collect::<Result<_, _>>()? })
     }
 }
 
@@ -125,14 +132,13 @@ impl SharedState {
         Ok(Self {
             auth: Arc::new(AuthSources::new(config, Arc::clone(&once))?),
             pbx: Arc::new(PbxState {
-                breaker: breaker(config, engine.as_ref()),
+                nodes: config.pbx.iter().map(|pbx| NodeState::new(pbx, engine.as_ref())).collect(),
                 issued,
                 tickets: Tickets::new(Arc::clone(&once), TICKET_LIFE),
-                checks: SessionChecks::default(),
                 seal: seal(config),
             }),
             login: Arc::new(LoginState {
-                limits: Limits::new(&config.limits, engine.clone(), memory),
+                limits: Limits::new(&config.limits, &config.pbx, engine.clone(), memory),
                 freeze_sharing: Arc::new(FreezeSharing::new(Arc::clone(&freezes))),
                 freezes,
                 voximplant: VoximplantState::new(config, &store, memory),
@@ -235,14 +241,16 @@ impl SharedState {
         self.auth.freshness()
     }
 
-    /// Returns what is known about each `url` of an upstream with several.
+    /// Returns what is known about each `url` of the app; nothing for fewer than two.
     #[must_use]
-    pub(crate) fn urls(&self, upstream: UpstreamName) -> Vec<EndpointReport> {
-        let connector = match upstream {
-            UpstreamName::App => &self.connectors.app,
-            UpstreamName::Pbx => &self.connectors.pbx,
-        };
-        connector.as_ref().map(Connector::reports).unwrap_or_default()
+    pub(crate) fn urls_of_app(&self) -> Vec<EndpointReport> {
+        self.connectors.app.as_ref().map(Connector::reports).unwrap_or_default()
+    }
+
+    /// Returns what is known about each `url` of a PBX node; nothing for fewer than two.
+    #[must_use]
+    pub(crate) fn urls_of_pbx(&self, node: NodeIndex) -> Vec<EndpointReport> {
+        self.connectors.pbx[node].reports()
     }
 
     /// Returns the tasks that run for as long as this configuration is in use.
@@ -253,22 +261,28 @@ impl SharedState {
         let engine = self.engine.clone().map(|engine| engine.run().boxed());
         let informed = self.engine.as_ref().map(|_| Arc::clone(&self.login.once).keep_engine_informed().boxed());
         let engine = engine.into_iter().chain(informed).chain(self.login.limits.settle().map(FutureExt::boxed));
-        let breaker = self.engine.is_some().then(|| pbx::follow_breaker(Arc::clone(&self.pbx.breaker)));
-        let breaker = breaker.map(|follow| follow.map(|never| match never {}).boxed());
-        self.auth.tasks().chain([sweep]).chain(self.session_ends(config)).chain(engine).chain(breaker).collect()
+        let breakers = self
+            .pbx
+            .nodes
+            .iter()
+            .filter(|_| self.engine.is_some())
+            .map(|node| pbx::follow_breaker(Arc::clone(&node.breaker)).map(|never| match never {}).boxed());
+        self.auth.tasks().chain([sweep]).chain(self.session_ends(config)).chain(engine).chain(breakers).collect()
     }
 
     /// Returns the task that ends sessions at the PBX, which runs for as long as a tunnel of one may end.
     #[must_use]
     pub(crate) fn session_ends(&self, config: &Config) -> Option<BoxFuture<'static, ()>> {
-        let (settings, pbx) = config.pbx.as_ref().zip(self.connectors.pbx.clone())?;
-        let sessions = Arc::clone(self.sessions());
-        Some(pbx::end_sessions(sessions, pbx, settings.timeout).map(|never| match never {}).boxed())
+        if config.pbx.is_empty() {
+            return None;
+        }
+        let ends = pbx::end_sessions(Arc::clone(self.sessions()), config.pbx.clone(), self.connectors.pbx.clone());
+        Some(ends.map(|never| match never {}).boxed())
     }
 
     /// Returns the parts that must be ready.
     #[must_use]
-    pub(crate) fn parts(&self) -> ReadinessParts {
+    pub(crate) fn parts(&self, config: &Config) -> ReadinessParts {
         let mut parts = ReadinessParts::default();
         if self.auth.fetches_keys() {
             let auth = Arc::clone(&self.auth);
@@ -277,10 +291,20 @@ impl SharedState {
         if let Some(app) = self.connectors.app.clone() {
             parts.add("app", move || app.check());
         }
-        if let Some(pbx) = self.connectors.pbx.clone() {
-            let breaker = Arc::clone(&self.pbx.breaker);
-            parts.add("pbx", move || pbx.check());
-            parts.add("breaker", move || breaker.check(Instant::now()));
+        for (node, pbx) in self.connectors.pbx.indexed() {
+            let (pbx, breaker) = (pbx.clone(), Arc::clone(&self.pbx.nodes[node].breaker));
+            let (reachable, permitted) = (move || pbx.check(), move || breaker.check(Instant::now()));
+            match config.pbx.label(node) {
+                // Without one of several nodes, the gate serves the others.
+                Some(name) => {
+                    parts.add_unneeded(format!("pbx/{name}"), reachable);
+                    parts.add_unneeded(format!("breaker/{name}"), permitted);
+                }
+                None => {
+                    parts.add("pbx", reachable);
+                    parts.add("breaker", permitted);
+                }
+            }
         }
         if let Some(engine) = self.engine.clone() {
             parts.add_unneeded("shared", move || engine.problem().or_else(|| engine.complaint()).map_or(Ok(()), Err));
@@ -300,7 +324,7 @@ impl LoginState {
     fn successor(&self, before: &Config, config: &Config, engine: Option<Arc<SharedEngine>>) -> Self {
         let once = self.once.successor(engine.as_ref());
         Self {
-            limits: self.limits.successor(&config.limits, engine),
+            limits: self.limits.successor(&config.limits, &config.pbx, engine),
             store: Arc::clone(&self.store),
             once,
             freezes: Arc::clone(&self.freezes),
@@ -358,33 +382,50 @@ impl PbxState {
         engine: Option<&Arc<SharedEngine>>,
         once: &Arc<OnceStore>,
     ) -> Self {
-        // With other credentials, or another PBX, what the breaker knows says nothing.
-        let asked = |config: &Config| config.pbx.clone().map(|pbx| (pbx.upstream.urls, pbx.admin));
-        let is_same_pbx = asked(before) == asked(config);
-        let auto = |config: &Config| config.pbx.as_ref().and_then(|pbx| pbx.auto.clone());
-        let is_same_auto = auto(before) == auto(config);
         let is_same_ring = before.ring() == config.ring();
+        let is_same_engine = before.shared == config.shared;
+        let nodes = config.pbx.iter().map(|pbx| {
+            // With other credentials, or another PBX, what the breaker knows says nothing.
+            let asks_the_same =
+                |known: &PbxConfig| known.upstream.urls == pbx.upstream.urls && known.admin == pbx.admin;
+            let known = before.pbx.named(&pbx.name).filter(|known| asks_the_same(&before.pbx[*known]));
+            let fresh = || NodeState::new(pbx, engine);
+            match known {
+                None => fresh(),
+                Some(known) => NodeState {
+                    breaker: match is_same_engine {
+                        true => Arc::clone(&self.nodes[known].breaker),
+                        false => fresh().breaker,
+                    },
+                    // With other markers, the same answer means something else.
+                    checks: match before.pbx[known].auto == pbx.auto {
+                        true => self.nodes[known].checks.clone(),
+                        false => SessionChecks::default(),
+                    },
+                },
+            }
+        });
         Self {
-            breaker: match is_same_pbx && before.shared == config.shared {
-                true => Arc::clone(&self.breaker),
-                false => breaker(config, engine),
-            },
+            nodes: nodes.collect(),
             issued: Arc::clone(&self.issued),
             tickets: self.tickets.successor(Arc::clone(once)),
-            // With other markers, or another PBX, the same answer means something else.
-            checks: if is_same_pbx && is_same_auto { self.checks.clone() } else { SessionChecks::default() },
             seal: if is_same_ring { Arc::clone(&self.seal) } else { seal(config) },
         }
     }
 }
 
-/// Makes the breaker of the PBX, which members share if they ask the same PBX as the same administrator.
-fn breaker(config: &Config, engine: Option<&Arc<SharedEngine>>) -> Arc<Breaker> {
-    let admin = config.pbx.as_ref().and_then(|pbx| Some((pbx, pbx.admin.as_ref()?)));
-    let Some(((pbx, admin), engine)) = admin.zip(engine) else { return Arc::default() };
+impl NodeState {
+    fn new(pbx: &PbxConfig, engine: Option<&Arc<SharedEngine>>) -> Self {
+        Self { breaker: Arc::new(breaker(pbx, engine)), checks: SessionChecks::default() }
+    }
+}
+
+/// Makes the breaker of a PBX, which members share if they ask the same PBX as the same administrator.
+fn breaker(pbx: &PbxConfig, engine: Option<&Arc<SharedEngine>>) -> Breaker {
+    let Some((admin, engine)) = pbx.admin.as_ref().zip(engine) else { return Breaker::default() };
     let urls = pbx.upstream.urls.iter().map(UpstreamUrl::text).collect::<Vec<_>>().join(" ");
     let of = [urls.as_bytes(), admin.user.as_bytes(), admin.password.expose().as_bytes()];
-    Arc::new(Breaker::shared(Arc::clone(engine), &of))
+    Breaker::shared(Arc::clone(engine), &of)
 }
 
 fn seal(config: &Config) -> Arc<SealKey> {
@@ -402,7 +443,7 @@ async fn sweep(store: Arc<Store>) {
 fn new_users(config: &Config, memory: &mut ProcessMemory) -> Arc<Limiter> {
     let rate =
         config.voximplant.as_ref().map_or_else(VoximplantConfig::default_new_users, |voximplant| voximplant.new_users);
-    Arc::new(Limiter::take_over("new_users", rate, 1, memory))
+    Arc::new(Limiter::take_over("new_users", None, rate, 1, memory))
 }
 
 fn distinct_keys(config: &Config, memory: &mut ProcessMemory) -> Option<Arc<DistinctKeys>> {
@@ -410,10 +451,7 @@ fn distinct_keys(config: &Config, memory: &mut ProcessMemory) -> Option<Arc<Dist
     Some(Arc::new(DistinctKeys::take_over(rate, memory)))
 }
 
-/// Finds an upstream in a configuration.
-type UpstreamOf = fn(&Config) -> Option<&config::UpstreamConfig>;
-
 /// Tells whether two configurations may share connections to an upstream.
-pub(super) fn is_same(before: &Config, config: &Config, upstream: UpstreamOf) -> bool {
-    upstream(before) == upstream(config) && before.server.timeouts.body_idle == config.server.timeouts.body_idle
+pub(super) fn is_same(before: (&Config, &UpstreamConfig), next: (&Config, &UpstreamConfig)) -> bool {
+    before.1 == next.1 && before.0.server.timeouts.body_idle == next.0.server.timeouts.body_idle
 }

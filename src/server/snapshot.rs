@@ -11,7 +11,7 @@ use super::StartError;
 use super::control::Chore;
 use super::passthrough::PassthroughRoutes;
 use super::succession::{Predecessors, SuccessionOrder};
-use crate::config::{Certificate, Config};
+use crate::config::{Certificate, Config, UpstreamConfig};
 use crate::freeze::Freezes;
 use crate::limit::LimitReport;
 use crate::memory::{MemoryWriter, ProcessMemory};
@@ -38,6 +38,16 @@ pub(super) struct Snapshot {
     pub(super) passthrough: Arc<PassthroughRoutes>,
     shared: Arc<SharedState>,
     logs: Logs,
+}
+
+/// What is known about an upstream.
+pub(super) struct UpstreamReport<'s> {
+    pub(super) name: UpstreamName,
+    /// The name of the PBX node, where there are several.
+    pub(super) node: Option<&'s str>,
+    pub(super) settings: &'s UpstreamConfig,
+    /// Each `url`, if there are several.
+    pub(super) urls: Vec<EndpointReport>,
 }
 
 /// Why a reload did not replace the configuration.
@@ -181,23 +191,41 @@ impl Snapshot {
         self.shared.freshness()
     }
 
-    /// Returns what is known about each `url` of an upstream with several.
-    pub(super) fn urls(&self, upstream: UpstreamName) -> Vec<EndpointReport> {
-        self.shared.urls(upstream)
+    /// Returns what is known about each upstream.
+    pub(super) fn upstreams(&self) -> Vec<UpstreamReport<'_>> {
+        let app = self.config.app.iter().map(|app| UpstreamReport {
+            name: UpstreamName::App,
+            node: None,
+            settings: &app.upstream,
+            urls: self.shared.urls_of_app(),
+        });
+        let pbx = self.config.pbx.indexed().map(|(node, pbx)| UpstreamReport {
+            name: UpstreamName::Pbx,
+            node: self.config.pbx.label(node),
+            settings: &pbx.upstream,
+            urls: self.shared.urls_of_pbx(node),
+        });
+        app.chain(pbx).collect()
     }
 
-    /// Returns the counts of exchanges at each such `url`.
+    /// Returns the counts of exchanges at each `url` of an upstream with several.
     pub(super) fn counted_urls(&self) -> Vec<CountedUrl> {
-        let counted = |upstream| {
-            let reports = self.urls(upstream).into_iter().enumerate();
-            reports.map(move |(position, report)| (upstream, position, report.exchanges))
+        let counted = |UpstreamReport { name, node, urls, .. }: UpstreamReport<'_>| {
+            let node = node.map(str::to_owned);
+            let count = |(position, url): (usize, EndpointReport)| CountedUrl {
+                upstream: name,
+                node: node.clone(),
+                position,
+                exchanges: url.exchanges,
+            };
+            urls.into_iter().enumerate().map(count).collect::<Vec<_>>()
         };
-        [UpstreamName::App, UpstreamName::Pbx].into_iter().flat_map(counted).collect()
+        self.upstreams().into_iter().flat_map(counted).collect()
     }
 
     /// Returns the parts of this configuration that health checks ask.
     pub(super) fn parts(&self) -> ReadinessParts {
-        let (config, logs, mut parts) = (Arc::clone(&self.config), self.logs.clone(), self.shared.parts());
+        let (config, logs, mut parts) = (Arc::clone(&self.config), self.logs.clone(), self.shared.parts(&self.config));
         parts.add("certificates", move || unexpired(&config.certificates, Timestamp::now()));
         let other = self.logs.clone();
         parts.add("log", move || logs.check());

@@ -33,7 +33,8 @@ fn tables(text: &str) -> Vec<(String, String)> {
 /// Puts the tables of a fragment in place of those of the README's configuration; rules and methods are added.
 fn completed(fragment: &str) -> String {
     let fragments = tables(fragment);
-    let has = |head: &str| !head.starts_with("[[") && fragments.iter().any(|(known, _)| known == head);
+    let is = |known: &str, head: &str| known == head || known == format!("[{head}]");
+    let has = |head: &str| !head.starts_with("[[") && fragments.iter().any(|(known, _)| is(known, head));
     let mut top = fragments[0].1.clone();
     let mut rest = String::new();
     for (head, text) in tables(&readme_configuration()) {

@@ -38,6 +38,7 @@ mod kit {
     pub mod links;
     pub mod load;
     pub mod management;
+    pub mod nodes;
     pub mod office;
     pub mod oidc;
     #[allow(dead_code, reason = "tests/docs uses the rest")]
@@ -104,6 +105,13 @@ mod login {
     pub mod trusted_header;
     pub mod vendors;
     pub mod whoami_cache;
+}
+
+/// Several PBX nodes behind one gate.
+mod nodes {
+    pub mod logins;
+    pub mod misuse;
+    pub mod operate;
 }
 
 /// Commands, configuration, logs, the admin listener, and the life of the process.

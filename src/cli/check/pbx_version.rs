@@ -16,7 +16,7 @@ const THIRD_PARTY: &str = "/thirdparty.htm";
 const MAX_SERVER: usize = 64;
 
 /// Prints the version of the PBX and the hand-over that it is for. Returns what contradicts the configuration.
-pub(super) async fn report(upstream: &Rc<Upstream>, settings: &PbxConfig) -> Option<String> {
+pub(super) async fn report(upstream: &Rc<Upstream>, settings: &PbxConfig, table: &str) -> Option<String> {
     let (home, landing) = (ask(upstream, "/", settings).await, ask(upstream, THIRD_PARTY, settings).await);
     let server = home.as_ref().and_then(|answer| server(&answer.headers));
     let knows_tokens = landing.as_ref().map(|answer| answer.status == StatusCode::OK);
@@ -25,11 +25,12 @@ pub(super) async fn report(upstream: &Rc<Upstream>, settings: &PbxConfig) -> Opt
         Some(false) => "it has no page /thirdparty.htm, so handoff = \"link\" is for it",
         None => "it does not answer for the page /thirdparty.htm",
     };
-    print_fact(&format_args!("pbx: {}; {dialect}", server.as_deref().unwrap_or(UNKNOWN)));
+    print_fact(&format_args!("{table}: {}; {dialect}", server.as_deref().unwrap_or(UNKNOWN)));
     let is_contradiction = knows_tokens == Some(false) && settings.handoff == Handoff::Cookie;
     is_contradiction.then(|| {
-        "pbx: the PBX has no page /thirdparty.htm, so it is too old for handoff = \"cookie\": write handoff = \"link\" into [pbx]"
-            .to_owned()
+        format!(
+            "{table}: the PBX has no page /thirdparty.htm, so it is too old for handoff = \"cookie\": write handoff = \"link\" into [pbx]"
+        )
     })
 }
 

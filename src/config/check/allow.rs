@@ -20,8 +20,8 @@ pub(super) struct RuleContext<'m, 'd, 'i> {
     pub(super) methods: &'m Methods<'d, 'i>,
     /// Whether there is a PBX administrator.
     pub(super) pbx_admin: bool,
-    /// The form of requests for administrators' sessions; `None`: `[pbx]` is missing or invalid.
-    pub(super) dialect: Option<Dialect>,
+    /// The form of requests for administrators' sessions, of each PBX; `None`: its table is invalid.
+    pub(super) dialects: Vec<Option<Dialect>>,
     /// Whether there is `[voximplant]`.
     pub(super) voximplant: bool,
     /// The application of its `users`, and the further ones.
@@ -113,7 +113,7 @@ fn pbx_template(
         );
     }
     node.table(|table| {
-        let level = table.get("level").map_or(Some(AdminLevel::User), |node| level(&node, context.dialect));
+        let level = table.get("level").map_or(Some(AdminLevel::User), |node| level(&node, &context.dialects));
         let domain = table.require("domain").and_then(|node| domain_template(&node, columns));
         let account = match level? {
             AdminLevel::User => table.require("account"),
@@ -127,9 +127,10 @@ fn pbx_template(
     })
 }
 
-fn level(node: &TomlNode<'_, '_>, dialect: Option<Dialect>) -> Option<AdminLevel> {
+fn level(node: &TomlNode<'_, '_>, dialects: &[Option<Dialect>]) -> Option<AdminLevel> {
     let level = node.choice(&LEVELS)?;
-    if level == AdminLevel::Admin && dialect == Some(Dialect::Legacy) {
+    let is_legacy = |dialect: &Option<Dialect>| *dialect == Some(Dialect::Legacy);
+    if level == AdminLevel::Admin && !dialects.is_empty() && dialects.iter().all(is_legacy) {
         return node.refuse(
             "the legacy dialect has no login for administrators of the system",
             "write dialect = \"modern\" into [pbx] if the PBX speaks it, or level = \"domain\" here",
@@ -236,7 +237,7 @@ fn check_application(node: &TomlNode<'_, '_>, (own, others): (Option<&str>, &[&s
 pub(super) fn warn_unused(
     rules: &[Rule],
     context: &RuleContext<'_, '_, '_>,
-    admin: Option<TomlNode<'_, '_>>,
+    admins: &[TomlNode<'_, '_>],
     voximplant: Option<&TomlNode<'_, '_>>,
 ) {
     let uses =
@@ -244,7 +245,7 @@ pub(super) fn warn_unused(
     for (name, node) in context.methods.named.iter().filter(|(name, _)| !uses(name)) {
         node.warn(format_args!("no rule uses the method `{name}`"), NO_RULE);
     }
-    if let Some(admin) = admin.filter(|_| rules.iter().all(|rule| rule.pbx.is_none())) {
+    for admin in admins.iter().filter(|_| rules.iter().all(|rule| rule.pbx.is_none())) {
         admin.warn("no rule opens PBX sessions", NO_RULE);
     }
     if let Some(voximplant) = voximplant.filter(|_| rules.iter().all(|rule| rule.voximplant.is_none())) {

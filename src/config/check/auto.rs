@@ -96,11 +96,16 @@ pub(super) fn login_host(pbx: &PbxConfig) -> Option<&str> {
 }
 
 /// Checks that callgate itself answers at the origin where logins are asked for.
-pub(super) fn check_served(app: Option<&AppConfig>, pbx: &PbxConfig, node: Option<&TomlNode<'_, '_>>) {
+pub(super) fn check_served<'c>(
+    app: Option<&AppConfig>,
+    mut all: impl Iterator<Item = &'c PbxConfig>,
+    pbx: &PbxConfig,
+    node: Option<&TomlNode<'_, '_>>,
+) {
     let Some(LoginOrigin::Other { host, .. }) = pbx.auto.as_ref().map(|auto| &auto.at) else { return };
     let is_apps = app.is_some_and(|app| app.upstream.hosts.is_empty() || app.upstream.lists(host));
     if !is_apps
-        && !pbx.upstream.lists(host)
+        && !all.any(|pbx| pbx.upstream.lists(host))
         && let Some(node) = node
     {
         let hint = "add it to `hosts` of [app], or write the origin of a host that is served here";

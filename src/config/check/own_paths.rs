@@ -101,6 +101,6 @@ fn uses<'c>(
 }
 
 /// Tells whether two canonical paths are one: rules ignore the case.
-fn is_same(one: &str, other: &str) -> bool {
+pub(super) fn is_same(one: &str, other: &str) -> bool {
     one.eq_ignore_ascii_case(other)
 }

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::auto;
 use super::values::{self, distinct, duration_or};
 use crate::config::document::{TomlNode, TomlTable};
 use crate::config::{
-    Certificate, HostPattern, HostPort, Listen, MethodConfig, MethodKind, PassthroughConfig, PassthroughTo,
+    Certificate, HostPattern, HostPort, Listen, MethodConfig, MethodKind, PassthroughConfig, PassthroughTo, PbxConfig,
     ProxyProtocolVersion, UpstreamConfig, UpstreamUrl,
 };
 use crate::model::loopback::is_loopback;
@@ -19,9 +20,7 @@ const VERSIONS: [(&str, Option<ProxyProtocolVersion>); 3] =
 /// The hosts, certificates and addresses that are served here.
 pub(super) struct ServedHere<'c> {
     pub(super) app: Option<&'c UpstreamConfig>,
-    pub(super) pbx: Option<&'c UpstreamConfig>,
-    /// The host where automatic logins are asked for.
-    pub(super) login_host: Option<&'c str>,
+    pub(super) pbx: Vec<&'c PbxConfig>,
     pub(super) methods: &'c [MethodConfig],
     pub(super) certificates: &'c [Certificate],
     pub(super) listen: &'c [Listen],
@@ -95,12 +94,13 @@ fn check_names(
 
 /// Finds the setting by which a host that the pattern covers is served here.
 fn served_at(pattern: &HostPattern, here: &ServedHere<'_>) -> Option<String> {
-    for (table, upstream) in [("app", here.app), ("pbx", here.pbx)] {
-        if upstream.is_some_and(|upstream| upstream.hosts.iter().any(|host| host.overlaps(pattern))) {
+    let app = here.app.map(|app| ("app", app));
+    for (table, upstream) in app.into_iter().chain(here.pbx.iter().map(|pbx| ("pbx", &pbx.upstream))) {
+        if upstream.hosts.iter().any(|host| host.overlaps(pattern)) {
             return Some(format!("`hosts` of [{table}]"));
         }
     }
-    if here.login_host.is_some_and(|host| pattern.matches(host)) {
+    if here.pbx.iter().filter_map(|pbx| auto::login_host(pbx)).any(|host| pattern.matches(host)) {
         return Some("`auto` of [pbx]".to_owned());
     }
     let is_login_host = |method: &&MethodConfig| match &method.kind {

@@ -11,6 +11,7 @@ mod operate;
 mod pages;
 mod passthrough;
 mod pbx;
+mod pbx_nodes;
 mod rules;
 mod secrets;
 mod server;
@@ -30,7 +31,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::config::{
     CertificateName, Confirm, CookieFilter, Handoff, HostPattern, HostPort, JwtKeySource, Listen, MethodKind,
-    TokenLocation, UpstreamUrl, WhenStuck,
+    NodeLimits, TokenLocation, UpstreamUrl, WhenStuck,
 };
 
 const EXAMPLE: &str = include_str!("../../../proxy.toml");

@@ -6,7 +6,7 @@ use rustls::pki_types::ServerName;
 
 use super::auth::Methods;
 use super::values::{distinct, duration_or};
-use super::{auto, origins, own_paths, shield, tls, values};
+use super::{auto, node_keys, origins, own_paths, shield, tls, values};
 use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
 use crate::config::{
@@ -44,9 +44,13 @@ fn login(node: &TomlNode<'_, '_>) -> Option<String> {
     node.refuse("neither a path nor an absolute URL", "write \"/login\" or \"https://login.example.com/\"")
 }
 
-/// Reads `[pbx]`.
-pub(super) fn pbx(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<PbxConfig> {
+/// Reads `[pbx]`, or one of `[[pbx]]`.
+pub(super) fn pbx(table: &TomlTable<'_, '_>, is_alone: bool, around: &Surroundings<'_>) -> Option<PbxConfig> {
     let upstream = upstream(table, around);
+    let hosts = upstream.as_ref().map_or(&[][..], |upstream| &upstream.hosts);
+    let name = node_keys::name(table, hosts, is_alone);
+    let domains = node_keys::domains(table, is_alone);
+    let limits = node_keys::limits(table);
     check_policy_of_pbx(table, upstream.as_ref());
     let handoff =
         table.get("handoff").and_then(|node| node.choice(&[("link", Handoff::Link), ("cookie", Handoff::Cookie)]));
@@ -67,6 +71,9 @@ pub(super) fn pbx(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Optio
     let aliases = table.get("aliases").and_then(|node| own_paths::aliases(&node)).unwrap_or_default();
     let socket = table.get("socket").and_then(|node| own_paths::socket(&node));
     Some(PbxConfig {
+        name: name?,
+        domains: domains?,
+        limits: limits?,
         upstream: upstream?,
         admin,
         handoff,

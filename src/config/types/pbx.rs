@@ -5,14 +5,23 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{AutoConfig, UpstreamConfig};
+use super::{AutoConfig, HostPattern, UpstreamConfig};
+#[cfg(test)]
+use super::{Trust, UpstreamPolicy, UpstreamTimeouts, UpstreamUrl};
 use crate::model::account::Language;
+use crate::model::rate::Rate;
 use crate::model::secret::Secret;
 use crate::model::shield::ProtectedPaths;
 
-/// `[pbx]`.
+/// `[pbx]`, or one of `[[pbx]]`.
 #[derive(Debug, Clone)]
 pub struct PbxConfig {
+    /// The name of the node; where there is one, `pbx` by default.
+    pub name: String,
+    /// The tenants that are at this node, by their domains; empty: those that `hosts` cover.
+    pub domains: Vec<HostPattern>,
+    /// Limits of its own.
+    pub limits: NodeLimits,
     /// Its addresses, hosts and paths.
     pub upstream: UpstreamConfig,
     /// The administrator that opens third-party sessions; `None`: callgate opens no sessions.
@@ -40,6 +49,26 @@ pub struct PbxConfig {
     pub aliases: Vec<String>,
     /// The path at which a page opens the PBX's WebSocket; `None`: at no path.
     pub socket: Option<String>,
+}
+
+impl PbxConfig {
+    /// Returns the patterns of the domains of its tenants.
+    #[must_use]
+    pub fn tenants(&self) -> &[HostPattern] {
+        if self.domains.is_empty() { &self.upstream.hosts } else { &self.domains }
+    }
+}
+
+/// `[pbx] limits`: those that are counted for this node alone; `None`: the rate of `[limits]`, where all nodes without a rate
+/// of their own count together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NodeLimits {
+    /// Password logins at the node, for each client address.
+    pub pbx_logins: Option<Rate>,
+    /// Grants for each account of the node.
+    pub account: Option<Rate>,
+    /// Grants of administrators' sessions, for each administrator of the node.
+    pub admin: Option<Rate>,
 }
 
 /// `[pbx] shield`.
@@ -86,4 +115,42 @@ pub enum Dialect {
     Legacy,
     /// The administrator of a tenant is not a user; that of the system is `"admin": true`.
     Modern,
+}
+
+#[cfg(test)]
+impl PbxConfig {
+    /// Makes a node with a name and hosts, `*.` for those below a name.
+    pub fn for_test(name: &str, hosts: &[&str]) -> Self {
+        let pattern = |host: &&str| match host.strip_prefix('*') {
+            Some(suffix) => HostPattern::Below(suffix.to_owned()),
+            None => HostPattern::Exact((*host).to_owned()),
+        };
+        let second = Duration::from_secs(1);
+        Self {
+            name: name.to_owned(),
+            domains: Vec::new(),
+            limits: NodeLimits::default(),
+            upstream: UpstreamConfig {
+                urls: vec![UpstreamUrl::Unix(format!("/run/{name}.sock").into())],
+                policy: UpstreamPolicy::First,
+                hosts: hosts.iter().map(pattern).collect(),
+                paths: Vec::new(),
+                trust: Trust::roots(None),
+                timeouts: UpstreamTimeouts { connect: second, first_byte: second, keep_alive: second },
+                max_connections: 1,
+            },
+            admin: None,
+            handoff: Handoff::Link,
+            dialect: Dialect::Legacy,
+            landing: "/welcome.htm".to_owned(),
+            landings: Vec::new(),
+            auto: None,
+            languages: Vec::new(),
+            timeout: second,
+            shield: None,
+            origins: None,
+            aliases: Vec::new(),
+            socket: None,
+        }
+    }
 }

@@ -10,10 +10,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEnc
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
-use super::Metrics;
 use super::counters::{BUCKETS, Counter, Histogram, PerLabel, PerPair, WorkerCounts};
 use super::labels::{DeleteOutcome, ExchangeRoute, FetchResult, Label, LimitName, UserChangeKind, UserChangeResult};
 use super::process::ProcessUsage;
+use super::{CountedUrl, Metrics};
 use crate::model::limit_set::LIMITS;
 use crate::model::session::EndReason;
 
@@ -85,8 +85,10 @@ impl Metrics {
         page.counter("callgate_upstream_requests", "Requests sent to upstreams.", self.two(|all| &all.requests))?;
         page.counter("callgate_upstream_retries", "Requests sent a second time.", self.one(|all| &all.retries))?;
         page.counter("callgate_upstream_errors", "Requests without an answer.", self.two(|all| &all.faults))?;
-        let urls = self.urls().into_iter().map(|(upstream, position, exchanges)| {
-            (vec![label(upstream), ("url", position.to_string())], exchanges.count() as u64)
+        let urls = self.urls().into_iter().map(|CountedUrl { upstream, node, position, exchanges }| {
+            let node = node.map(|node| ("pbx", node));
+            let labels = [label(upstream)].into_iter().chain(node).chain([("url", position.to_string())]);
+            (labels.collect(), exchanges.count() as u64)
         });
         page.gauge("callgate_upstream_exchanges", "Exchanges under way at each of several urls.", urls.collect())
     }
@@ -130,7 +132,7 @@ impl Metrics {
     fn write_state(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
         let found = self.health.check().into_iter();
         let ready =
-            found.map(|found| (vec![("part", found.part.to_owned())], u64::from(found.problem.is_none()))).collect();
+            found.map(|found| (vec![("part", found.part.to_string())], u64::from(found.problem.is_none()))).collect();
         page.gauge("callgate_ready", "Whether a part is ready, as /readyz says.", ready)?;
         self.write_keys(page)?;
         let loaded = self.loaded();

@@ -64,6 +64,9 @@ pub(crate) struct SessionLogin {
     pub client: IpAddr,
     /// The host, with its port, under which the browser meets the PBX; `None`: that of the PBX's `url`.
     pub host: Option<String>,
+    /// The name of the PBX node that opened it; `None`: there was one PBX.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// When the login began. A logout after that ends its session too.
     pub began: Timestamp,
     /// The marks of the caller's credential.
@@ -177,6 +180,7 @@ impl SessionLogin {
             sid: None,
             client: IpAddr::from([192, 0, 2, 7]),
             host: Some("pbx.test".to_owned()),
+            node: None,
             began: Timestamp::now(),
             marks: Vec::new(),
         }

@@ -103,7 +103,8 @@ impl SessionTable {
 /// Returns the longest text that a row may become, in bytes.
 fn length(row: &SessionRow) -> usize {
     let IssuedSession { login, role, .. } = &*row.session;
-    let texts = [&login.method, &login.subject, &login.rule].into_iter().chain(&login.sid).chain(&login.host);
+    let texts = [&login.method, &login.subject, &login.rule].into_iter().chain(&login.sid);
+    let texts = texts.chain(&login.host).chain(&login.node);
     let texts = texts.map(|text| escaped(text)).chain(row.session.cookie().map(|cookie| escaped(cookie.expose())));
     let packed = (login.marks.len() + row.digests.len()) * PACKED;
     FRAME + texts.sum::<usize>() + role.to_string().len() + packed
@@ -246,7 +247,12 @@ mod tests {
     }
 
     fn login(subject: &str, marks: &[CredentialMark]) -> SessionLogin {
-        SessionLogin { sid: Some("s\"1".to_owned()), marks: marks.to_vec(), ..SessionLogin::for_test(subject) }
+        SessionLogin {
+            sid: Some("s\"1".to_owned()),
+            node: Some("north".to_owned()),
+            marks: marks.to_vec(),
+            ..SessionLogin::for_test(subject)
+        }
     }
 
     fn mark(value: &[u8]) -> CredentialMark {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::entry::IssuedSession;
@@ -23,7 +23,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct PendingEnds {
     queue: Mutex<BTreeMap<(Instant, u64), PendingEnd>>,
-    added: Notify,
+    /// Wakes those who wait for one that is due.
+    added: watch::Sender<()>,
     /// Whether the queue may hold one, or the PBX did not end one in all tries.
     any: AtomicBool,
     gave_up: AtomicBool,
@@ -53,7 +54,7 @@ impl PendingEnds {
     pub(super) fn add(&self, session: &Arc<IssuedSession>) {
         if session.cookie().is_some() {
             self.put(PendingEnd { session: Arc::clone(session), due: Instant::now(), failures: 0 });
-            self.added.notify_one();
+            self.added.send_replace(());
         }
     }
 
@@ -61,7 +62,7 @@ impl PendingEnds {
     pub(super) fn take_over(&self, session: &Arc<IssuedSession>) {
         if session.cookie().is_some() {
             self.put(PendingEnd { session: Arc::clone(session), due: Instant::now() + FIRST_PAUSE, failures: 0 });
-            self.added.notify_one();
+            self.added.send_replace(());
         }
     }
 
@@ -86,15 +87,22 @@ impl PendingEnds {
         self.any.load(Ordering::Acquire)
     }
 
-    /// Waits until some are due, and returns up to `most` of them. They stay here until they are settled, so that a reload
-    /// forgets none.
-    pub(in crate::pbx) async fn next(&self, most: usize) -> Vec<PendingEnd> {
+    /// Waits until some of a choice are due, and returns up to `most` of them. They stay here until they are settled, so that a
+    /// reload forgets none.
+    pub(in crate::pbx) async fn next(
+        &self,
+        most: usize,
+        is_chosen: impl Fn(&IssuedSession) -> bool,
+    ) -> Vec<PendingEnd> {
+        let mut added = self.added.subscribe();
         loop {
+            added.mark_unchanged();
             let now = Instant::now();
             let (due, first): (Vec<_>, _) = {
                 let queue = self.queue();
-                let due = queue.values().take_while(|pending| pending.due <= now).take(most).cloned().collect();
-                (due, queue.first_key_value().map(|((due, _), _)| *due))
+                let chosen = || queue.values().filter(|pending| is_chosen(&pending.session));
+                let due = chosen().take_while(|pending| pending.due <= now).take(most).cloned().collect();
+                (due, chosen().next().map(|pending| pending.due))
             };
             if !due.is_empty() {
                 return due;
@@ -107,7 +115,7 @@ impl PendingEnds {
             };
             tokio::select! {
                 () = until_due => {}
-                () = self.added.notified() => {}
+                _ = added.changed() => {}
             }
         }
     }

@@ -7,7 +7,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 
 use super::cors::Initiator;
 use super::fetch_metadata;
-use crate::config::Config;
+use crate::config::{Config, NodeIndex};
 use crate::message::target::Authority;
 
 /// The cause of a request.
@@ -49,13 +49,14 @@ fn is_foreign(site: Option<&[u8]>) -> bool {
     matches!(site, Some(b"cross-site" | b"same-site"))
 }
 
-/// Finds the cause of a request that is forwarded to the PBX. Pages of the app may log people in there. With `hosts` in
+/// Finds the cause of a request that is forwarded to a PBX node. Pages of the app may log people in there. With `hosts` in
 /// `[app]` the app's origins are known; without, any host of the same site may be the app's.
 pub(in crate::proxy) fn at_pbx(
     method: &Method,
     headers: &HeaderMap,
     authority: &Authority,
     config: &Config,
+    node: NodeIndex,
 ) -> Trigger {
     let site = site(headers);
     if is_navigation(method, headers) {
@@ -64,16 +65,17 @@ pub(in crate::proxy) fn at_pbx(
     let mut origins = headers.get_all(header::ORIGIN).into_iter();
     let names_apps = config.app.as_ref().is_none_or(|app| !app.upstream.hosts.is_empty());
     match (origins.next(), origins.next()) {
-        (Some(origin), None) if knows_origin(config, origin.as_bytes(), authority) => Trigger::Own,
+        (Some(origin), None) if knows_origin(config, node, origin.as_bytes(), authority) => Trigger::Own,
         (Some(_), _) if names_apps || site == Some(b"cross-site") => Trigger::ForeignPage,
         (None, _) if site == Some(b"cross-site") => Trigger::ForeignPage,
         _ => Trigger::Own,
     }
 }
 
-/// Tells whether an origin is this one, a listed one, or a host of an upstream.
-fn knows_origin(config: &Config, origin: &[u8], authority: &Authority) -> bool {
-    let of_pbx = config.pbx.iter().filter_map(|pbx| pbx.origins.as_ref()).flatten();
+/// Tells whether an origin is this one, a listed one, or a host of the app or of the node.
+fn knows_origin(config: &Config, node: NodeIndex, origin: &[u8], authority: &Authority) -> bool {
+    let pbx = &config.pbx[node];
+    let of_pbx = pbx.origins.iter().flatten();
     let listed = config.voximplant.iter().flat_map(|voximplant| &voximplant.origins).chain(of_pbx);
     if origin == authority.origin().as_bytes() || listed.into_iter().any(|one| one.as_bytes() == origin) {
         return true;
@@ -81,8 +83,7 @@ fn knows_origin(config: &Config, origin: &[u8], authority: &Authority) -> bool {
     let host = str::from_utf8(origin).ok().and_then(|origin| origin.strip_prefix("https://"));
     let host = host.map(|host| host.rsplit_once(':').map_or(host, |(host, _)| host));
     let app = config.app.as_ref().map(|app| &app.upstream);
-    let pbx = config.pbx.as_ref().map(|pbx| &pbx.upstream);
-    host.is_some_and(|host| app.into_iter().chain(pbx).any(|upstream| upstream.lists(host)))
+    host.is_some_and(|host| app.into_iter().chain([&pbx.upstream]).any(|upstream| upstream.lists(host)))
 }
 
 #[cfg(test)]

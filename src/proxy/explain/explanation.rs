@@ -83,6 +83,9 @@ pub(super) enum GrantedLogin {
         account: String,
         level: String,
         language: Option<String>,
+        /// The PBX node, where there are several.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pbx: Option<String>,
         host: String,
         /// The page that the caller asks for; `None`: the landing page.
         #[serde(default)]
@@ -273,10 +276,13 @@ impl fmt::Display for ExplainedOutcome {
 impl fmt::Display for GrantedLogin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Pbx { rule, account, level, language, host, page } => {
+            Self::Pbx { rule, account, level, language, pbx, host, page } => {
                 write!(f, "Granted by rule {rule:?}: account {account}, level {level}")?;
                 if let Some(language) = language {
                     write!(f, ", in language {language}")?;
+                }
+                if let Some(pbx) = pbx {
+                    write!(f, ", at the PBX {pbx}")?;
                 }
                 write!(f, ", at {host}")?;
                 page.as_ref().map_or(Ok(()), |page| write!(f, ", on the page {}", plain(page)))

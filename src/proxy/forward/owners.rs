@@ -6,6 +6,7 @@ use http::header::{COOKIE, HeaderMap, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{Method, Request, StatusCode, Uri};
 
+use crate::config::{NodeIndex, PbxNodes};
 use crate::freeze::{Freezes, Owners};
 use crate::message::cookies;
 use crate::model::landing;
@@ -20,6 +21,31 @@ use crate::upstream::RequestBody;
 
 /// The most sessions of one request that are watched for a tunnel, or that the engine is asked for. A browser shows one.
 const MAX_UNISSUED: usize = 4;
+
+/// The sessions that callgate opened, as a PBX node meets them: it accepts those of its own alone.
+pub(super) struct SessionsAt<'f> {
+    pub(super) issued: &'f IssuedSessions,
+    pub(super) nodes: &'f PbxNodes,
+    pub(super) node: NodeIndex,
+}
+
+impl SessionsAt<'_> {
+    /// Finds a session of this node by its id, token or cookie.
+    pub(super) fn find(&self, id: &str) -> Option<Arc<IssuedSession>> {
+        self.issued.find(id).filter(|session| self.is_here(session))
+    }
+
+    /// Tells whether this node opened a session.
+    fn is_here(&self, session: &IssuedSession) -> bool {
+        let login = &session.login;
+        self.nodes.of_session(login.node.as_deref(), login.host.as_deref()) == Some(self.node)
+    }
+
+    /// Tells whether another node opened the session with an id.
+    fn is_elsewhere(&self, id: &str) -> bool {
+        self.issued.find(id).is_some_and(|session| !self.is_here(&session))
+    }
+}
 
 /// Refuses a request with the session of a frozen account: with it, calls could be made.
 ///
@@ -70,6 +96,8 @@ pub(super) struct Behind {
     pub(super) unissued: Vec<Arc<UnissuedSession>>,
     /// The first sessions that it shows, if it is the PBX's own logout.
     logged_out: Vec<SessionFilter>,
+    /// The numbers of those of this node, if it is the PBX's own logout.
+    numbers: Vec<u64>,
     /// Whether it is the PBX's own logout.
     logs_out: bool,
 }
@@ -81,15 +109,16 @@ impl Behind {
             for filter in &self.logged_out {
                 issued.end_everywhere(filter.clone(), EndReason::Pbx.into(), logs);
             }
-            for session in &self.sessions {
-                issued.end(&SessionFilter::number(session.number), EndReason::Pbx.into(), logs);
+            for number in &self.numbers {
+                issued.end(&SessionFilter::number(*number), EndReason::Pbx.into(), logs);
             }
         }
     }
 }
 
 /// Finds out whom a request acts for, if it may begin a tunnel, or is the PBX's own logout.
-pub(super) fn behind(issued: &IssuedSessions, head: &Parts, host: &str) -> Behind {
+pub(super) fn behind(known: &SessionsAt<'_>, head: &Parts, host: &str) -> Behind {
+    let issued = known.issued;
     let may_switch = head.method == Method::CONNECT || head.headers.contains_key(UPGRADE);
     let logs_out = head.method == Method::DELETE && path::is_session(&path::canonical(head.uri.path()));
     match may_switch || logs_out {
@@ -97,8 +126,13 @@ pub(super) fn behind(issued: &IssuedSessions, head: &Parts, host: &str) -> Behin
             let shown = mentions(&head.headers, &head.uri, host);
             let unissued = shown.sessions().filter(|id| issued.find(id).is_none()).take(MAX_UNISSUED);
             let unissued = unissued.map(|id| issued.watch_unissued(id)).collect();
-            let logged_out = shown.sessions().filter(|_| logs_out).take(MAX_UNISSUED).map(SessionFilter::id).collect();
-            Behind { unissued, logged_out, logs_out, ..of(issued, &head.headers, &head.uri, host) }
+            // No answer of this node ends a session of another one.
+            let logged_out = shown.sessions().filter(|id| logs_out && !known.is_elsewhere(id)).take(MAX_UNISSUED);
+            let logged_out = logged_out.map(SessionFilter::id).collect();
+            let of = of(issued, &head.headers, &head.uri, host);
+            let here = of.sessions.iter().filter(|session| known.is_here(session)).map(|session| session.number);
+            let numbers = here.filter(|_| logs_out).collect();
+            Behind { unissued, logged_out, numbers, logs_out, ..of }
         }
         false => Behind::default(),
     }
@@ -110,16 +144,17 @@ pub(super) fn behind(issued: &IssuedSessions, head: &Parts, host: &str) -> Behin
 /// # Errors
 /// When the request shows such a session in another way, while the PBX may accept it.
 pub(super) fn recognize(
-    issued: &IssuedSessions,
+    known: &SessionsAt<'_>,
     request: &mut Request<RequestBody>,
     host: &str,
 ) -> Result<Option<String>, Error> {
+    let issued = known.issued;
     if issued.are_none() {
         return Ok(None);
     }
     let headers = request.headers();
     let parameters = landing::sessions_of(request.uri().query().unwrap_or_default());
-    let shown = cookies::values(headers, SESSION).chain(parameters).find_map(|id| issued.find(id));
+    let shown = cookies::values(headers, SESSION).chain(parameters).find_map(|id| known.find(id));
     let is_over = |pair: &[u8]| {
         let (name, id) = cookies::split(pair);
         name == SESSION.as_bytes()

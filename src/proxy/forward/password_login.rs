@@ -5,8 +5,9 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
+use crate::config::NodeIndex;
 use crate::limit::{LimitSource, Limits};
-use crate::model::digest::sha256;
+use crate::model::digest::{sha256, sha256_of};
 use crate::model::path;
 use crate::proxy::browser::trigger::{self, Trigger};
 use crate::proxy::context::RequestContext;
@@ -23,6 +24,7 @@ pub(super) struct UnjudgedCredential(LimitSource);
 /// When a page of another site causes the request, or the limit is used up.
 pub(super) fn count(
     gate: &Gate,
+    node: NodeIndex,
     method: &Method,
     canonical: &str,
     headers: &HeaderMap,
@@ -32,27 +34,32 @@ pub(super) fn count(
     if !is_login && !headers.contains_key(AUTHORIZATION) {
         return Ok(None);
     }
-    let source = match trigger::at_pbx(method, headers, &context.authority, gate.config()) {
+    let source = match trigger::at_pbx(method, headers, &context.authority, gate.config(), node) {
         Trigger::ForeignPage => return Err(Error::CrossSite),
         // Browsers add the credentials that they have kept, whatever page sends them here.
         Trigger::Navigation => LimitSource::elsewhere(context.client()),
         Trigger::Own => LimitSource::address(context.client()),
     };
     let limits = &gate.state.limits;
-    let credential = UnjudgedCredential::read(headers, context);
+    let credential = UnjudgedCredential::read(headers, gate.config().pbx.label(node), context);
     let is_known = credential.as_ref().is_some_and(|credential| credential.was_accepted(limits));
     if is_login || !is_known {
-        limits.count_pbx_login(&source, &context.refusers)?;
+        limits.count_pbx_login(node, &source, &context.refusers)?;
     }
     Ok(credential)
 }
 
 impl UnjudgedCredential {
-    /// Reads the one credential of a request.
-    fn read(headers: &HeaderMap, context: &RequestContext) -> Option<Self> {
+    /// Reads the one credential of a request. `node`: the name of the PBX node, where there are several; what one has accepted
+    /// says nothing about another.
+    fn read(headers: &HeaderMap, node: Option<&str>, context: &RequestContext) -> Option<Self> {
         let mut lines = headers.get_all(AUTHORIZATION).into_iter().map(HeaderValue::as_bytes);
         let credential = lines.next().filter(|_| lines.next().is_none())?;
-        Some(Self(LimitSource::credential(context.client(), sha256(credential))))
+        let digest = match node {
+            Some(node) => sha256_of([node.as_bytes(), credential]),
+            None => sha256(credential),
+        };
+        Some(Self(LimitSource::credential(context.client(), digest)))
     }
 
     fn was_accepted(&self, limits: &Limits) -> bool {

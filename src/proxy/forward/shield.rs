@@ -6,7 +6,7 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::time::timeout;
 
-use crate::config::{Config, ShieldConfig};
+use crate::config::{NodeIndex, PbxConfig, ShieldConfig};
 use crate::exchange::Exchange;
 use crate::limit::LimitSource;
 use crate::message::cookies;
@@ -17,6 +17,7 @@ use crate::pbx::IssuedSessions;
 use crate::proxy::browser::trigger::{self, Trigger};
 use crate::proxy::context::RequestContext;
 use crate::proxy::error::Error;
+use crate::proxy::forward::owners::SessionsAt;
 use crate::proxy::gate::Gate;
 use crate::upstream::RequestBody;
 
@@ -24,13 +25,14 @@ use crate::upstream::RequestBody;
 const MAX_LOGIN: usize = 16 << 10;
 
 /// Returns the shield, if this client is a stranger to it.
-pub(super) fn of_stranger<'c>(config: &'c Config, context: &RequestContext) -> Option<&'c ShieldConfig> {
-    config.pbx.as_ref()?.shield.as_ref().filter(|shield| shield.is_for(context.client()))
+pub(super) fn of_stranger<'c>(pbx: &'c PbxConfig, context: &RequestContext) -> Option<&'c ShieldConfig> {
+    pbx.shield.as_ref().filter(|shield| shield.is_for(context.client()))
 }
 
 /// A stranger's request to the PBX, as the shield meets it.
 pub(super) struct Stranger<'f> {
     pub(super) shield: &'f ShieldConfig,
+    pub(super) node: NodeIndex,
     pub(super) gate: &'f Gate,
     pub(super) issued: &'f IssuedSessions,
     pub(super) context: &'f RequestContext,
@@ -106,18 +108,20 @@ impl Stranger<'_> {
     }
 
     fn judge_session(&self, session: &str) -> Result<(), ShieldVerdict> {
-        match self.issued.is_landing(session) {
+        // A session of another node is as foreign here as one of another PBX.
+        let known = SessionsAt { issued: self.issued, nodes: &self.gate.config().pbx, node: self.node };
+        match self.issued.is_landing(session) && known.find(session).is_some() {
             true => Ok(()),
             false => Err(ShieldVerdict::Breach(Breach::ForeignSession)),
         }
     }
 
     fn administrator(&self) -> Option<&str> {
-        Some(&self.gate.config().pbx.as_ref()?.admin.as_ref()?.user)
+        Some(&self.gate.config().pbx[self.node].admin.as_ref()?.user)
     }
 
     fn trigger(&self, request: &Request<RequestBody>) -> Trigger {
-        trigger::at_pbx(request.method(), request.headers(), &self.context.authority, self.gate.config())
+        trigger::at_pbx(request.method(), request.headers(), &self.context.authority, self.gate.config(), self.node)
     }
 
     /// Reads the body of a login, if this client may try to log in now.
@@ -126,7 +130,11 @@ impl Stranger<'_> {
         if matches!(payload, RequestBody::Empty) {
             return Ok(Bytes::new());
         }
-        self.gate.state.limits.check_pbx_login(&LimitSource::address(self.context.client()), &self.context.refusers)?;
+        self.gate.state.limits.check_pbx_login(
+            self.node,
+            &LimitSource::address(self.context.client()),
+            &self.context.refusers,
+        )?;
         exchange.set_meter(payload.meter());
         let deadline = self.gate.config().server.timeouts.header;
         let read = timeout(deadline, Limited::new(payload, MAX_LOGIN).collect()).await;
@@ -146,16 +154,16 @@ impl Stranger<'_> {
             Trigger::Own => LimitSource::address(self.context.client()),
         };
         self.gate.tally.kept_out(counted(&verdict));
-        if let Err(limited) = self.gate.state.limits.count_pbx_login(&source, &self.context.refusers) {
+        if let Err(limited) = self.gate.state.limits.count_pbx_login(self.node, &source, &self.context.refusers) {
             return limited.into();
         }
         match verdict {
             ShieldVerdict::Breach(breach) => {
-                self.gate.audit_bypass(self.context, &breach.to_string());
+                self.gate.audit_bypass(self.context, self.node, &breach.to_string());
                 Error::Blocked
             }
             ShieldVerdict::Unclear(reason) => {
-                self.gate.audit_bypass(self.context, reason);
+                self.gate.audit_bypass(self.context, self.node, reason);
                 Error::Malformed(reason)
             }
         }

@@ -8,6 +8,7 @@ use crate::auth::CredentialDigest;
 use crate::model::credential_mark::CredentialMark;
 use crate::model::digest::Digest;
 use crate::model::login::LoginKind;
+use crate::proxy::browser::cors::Initiator;
 use crate::proxy::browser::trigger::{self, Trigger};
 use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::error::Error;
@@ -102,7 +103,11 @@ impl Gate {
             }
             trigger => trigger,
         };
-        Ok(Attempt::new((kind, trigger, credential), request, &self.state.limits, context, effects))
+        let attempt = Attempt::new((kind, trigger, credential), request, &self.state.limits, context, effects);
+        Ok(match initiator {
+            Initiator::Listed(origin) => attempt.of_listed_page(origin),
+            Initiator::Own | Initiator::Foreign => attempt,
+        })
     }
 
     /// Refuses logins while no audit line could tell of them.

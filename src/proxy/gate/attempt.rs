@@ -4,6 +4,7 @@
 //! that logged in at this address before has failures of its own: it uses up no quota of its neighbours, and they none of
 //! it. Requests that another site's page makes a browser send use up a quota of their own.
 
+use http::HeaderValue;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -28,6 +29,8 @@ pub(in crate::proxy) struct Attempt<'a> {
     trigger: Trigger,
     credential: Option<ShownCredential>,
     marks: CallerMarks,
+    /// The origin of the page that asks, if it is one that the operator listed.
+    page: Option<HeaderValue>,
     /// Whether the client sends Fetch Metadata.
     is_browser: bool,
 }
@@ -63,13 +66,24 @@ impl<'a> Attempt<'a> {
             ShownCredential { digest, is_cookie, is_proven: limits.proven.has(&source, Instant::now()) }
         });
         let is_browser = request.headers.contains_key("sec-fetch-site");
-        Self { kind, context, effects, trigger, credential, marks: CallerMarks::default(), is_browser }
+        Self { kind, context, effects, trigger, credential, marks: CallerMarks::default(), page: None, is_browser }
     }
 
     /// Adds the marks of its credential.
     #[must_use]
     pub(super) fn with_marks(self, marks: Vec<CredentialMark>) -> Self {
         Self { marks: CallerMarks { marks, at: Timestamp::now() }, ..self }
+    }
+
+    /// Adds the listed origin of the page that asks.
+    #[must_use]
+    pub(super) fn of_listed_page(self, origin: HeaderValue) -> Self {
+        Self { page: Some(origin), ..self }
+    }
+
+    /// Returns the origin of the page that asks, if it is one that the operator listed.
+    pub(super) fn listed_origin(&self) -> Option<&[u8]> {
+        self.page.as_ref().map(HeaderValue::as_bytes)
     }
 
     /// Returns the marks of its credential.

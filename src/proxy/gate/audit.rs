@@ -6,6 +6,7 @@ use super::Gate;
 use super::attempt::Attempt;
 use super::caller::Caller;
 use super::effects::Effects;
+use crate::config::NodeIndex;
 use crate::model::account::AdminLevel;
 use crate::model::grant::{PbxGrant, VoximplantGrant};
 use crate::model::login::{LoginKind, LoginOutcome, LogoutKind, LogoutOutcome};
@@ -28,6 +29,8 @@ pub(in crate::proxy) struct Facts<'a> {
     pub(in crate::proxy) account: Option<String>,
     /// The rights of the PBX session.
     pub(in crate::proxy) level: Option<AdminLevel>,
+    /// The PBX node, where there are several.
+    pub(in crate::proxy) pbx: Option<&'a str>,
     /// The caller of a login that may have begun with another request.
     pub(in crate::proxy) caller: Option<&'a Caller>,
 }
@@ -52,6 +55,11 @@ impl<'a> Facts<'a> {
     pub(in crate::proxy) fn of_pbx_grant(self, grant: &'a PbxGrant) -> Self {
         let role = grant.role();
         Self { rule: Some(grant.rule()), account: Some(role.to_string()), level: Some(role.level()), ..self }
+    }
+
+    /// States the PBX node, where there are several.
+    pub(in crate::proxy) fn at_node(self, pbx: Option<&'a str>) -> Self {
+        Self { pbx, ..self }
     }
 
     /// States a grant of a Voximplant user.
@@ -115,8 +123,9 @@ impl Gate {
     }
 
     /// Audits a request to the PBX that the shield refuses.
-    pub(in crate::proxy) fn audit_bypass(&self, context: &RequestContext, reason: &str) {
-        let entry = self.entry(AuditedAct::PbxBypass, LoginOutcome::Refused, context, &Facts::default(), Some(reason));
+    pub(in crate::proxy) fn audit_bypass(&self, context: &RequestContext, node: NodeIndex, reason: &str) {
+        let facts = Facts::default().at_node(self.config().pbx.label(node));
+        let entry = self.entry(AuditedAct::PbxBypass, LoginOutcome::Refused, context, &facts, Some(reason));
         self.logs.write_refusal(&entry);
     }
 
@@ -159,7 +168,11 @@ impl Gate {
         let subject = facts.proven.map(|(_, subject)| subject).or(facts.subject).map(str::to_owned);
         let account = facts.account.clone();
         // The access line says it too.
-        context.caller.get_or_init(|| AccessCaller { subject: subject.clone(), account: account.clone() });
+        context.caller.get_or_init(|| AccessCaller {
+            subject: subject.clone(),
+            account: account.clone(),
+            pbx: facts.pbx.map(str::to_owned),
+        });
         LoginRecord {
             id: context.id,
             client,
@@ -172,6 +185,7 @@ impl Gate {
             rule: facts.rule.map(str::to_owned),
             account,
             level: facts.level,
+            pbx: facts.pbx.map(str::to_owned),
             reason: reason.map(str::to_owned),
             claims: self.claims_used(act, facts.rule),
         }

@@ -65,8 +65,14 @@ impl Caller {
         chain.has_ended(&self.method, &login).await
     }
 
-    /// Describes its login to the table of sessions. `host`: the PBX's, with its port, for the browser.
-    pub(in crate::proxy) fn session_login(&self, rule: &str, host: Option<String>) -> SessionLogin {
+    /// Describes its login to the table of sessions. `host`: the PBX's, with its port, for the browser. `node`: the name of the PBX
+    /// node, where there are several.
+    pub(in crate::proxy) fn session_login(
+        &self,
+        rule: &str,
+        host: Option<String>,
+        node: Option<String>,
+    ) -> SessionLogin {
         SessionLogin {
             method: self.method.clone(),
             subject: self.subject.clone(),
@@ -74,6 +80,7 @@ impl Caller {
             sid: self.sid.clone(),
             client: self.client,
             host,
+            node,
             began: self.began,
             marks: self.marks.clone(),
         }

@@ -6,6 +6,7 @@ use super::Gate;
 use super::attempt::{self, Attempt};
 use super::audit::Facts;
 use crate::auth::{Proof, SingleUse};
+use crate::config::NodeIndex;
 use crate::limit::{LimitKey, LimitQuery, Limited};
 use crate::model::account::{AdminLevel, Role};
 use crate::model::grant::{self, Decision, GrantError, PbxGrant, Requested, VoximplantGrant};
@@ -40,24 +41,26 @@ impl Gate {
         Ok(principal)
     }
 
-    /// Grants a proven caller an account of the PBX.
+    /// Grants a proven caller an account of the PBX, at one of its nodes. `named`: the node that the login itself names.
     ///
     /// # Errors
-    /// When no rule grants one, it is frozen, or a limit is used up.
+    /// When no rule grants one, it is frozen, no node opens its sessions, or a limit is used up.
     pub(in crate::proxy) async fn grant_pbx(
         &self,
         principal: &Principal,
         requested: &Requested,
         choices: impl FnOnce(Vec<Requested>) -> AccountChoices,
+        named: Option<NodeIndex>,
         attempt: &Attempt<'_>,
-    ) -> Result<PbxGrant, Error> {
+    ) -> Result<(PbxGrant, NodeIndex), Error> {
         let decision = grant::pbx(&self.config().rules, principal, requested, Timestamp::now());
         let is_frozen = |grant: &PbxGrant| self.state.freezes.covers_role(grant.role());
-        let count = |grant: &PbxGrant| self.count_role(grant.role(), attempt);
+        let count = |grant: &PbxGrant| Some(self.count_role(grant.role(), self.node_of(grant.role(), named)?, attempt));
         self.count_decision(&decision, (principal, requested), is_frozen, count, attempt).await?;
         let grant = self.apply_rules(decision, principal, choices, attempt)?;
         self.refuse_frozen(is_frozen(&grant), &Facts::of(principal).of_pbx_grant(&grant), attempt)?;
-        Ok(grant)
+        let node = self.check_node(principal, &grant, self.node_of(grant.role(), named), attempt)?;
+        Ok((grant, node))
     }
 
     /// Grants a proven caller a Voximplant user.
@@ -73,7 +76,7 @@ impl Gate {
     ) -> Result<VoximplantGrant, Error> {
         let decision = grant::voximplant(&self.config().rules, principal, requested, Timestamp::now());
         let is_frozen = |grant: &VoximplantGrant| self.state.freezes.covers_user(grant.user(), application);
-        let count = |grant: &VoximplantGrant| self.count_user(grant.user());
+        let count = |grant: &VoximplantGrant| Some(self.count_user(grant.user()));
         self.count_decision(&decision, (principal, requested), is_frozen, count, attempt).await?;
         let grant = self.apply_rules(decision, principal, AccountChoices::Voximplant, attempt)?;
         self.refuse_frozen(is_frozen(&grant), &Facts::of(principal).of_voximplant_grant(&grant), attempt)?;
@@ -92,7 +95,7 @@ impl Gate {
         decision: &Decision<'_, G>,
         (principal, requested): (&Principal, &Requested),
         is_frozen: impl FnOnce(&G) -> bool,
-        count: impl FnOnce(&G) -> LimitQuery<'l>,
+        count: impl FnOnce(&G) -> Option<LimitQuery<'l>>,
         attempt: &Attempt<'_>,
     ) -> Result<(), Limited> {
         let limits = &self.state.limits;
@@ -104,7 +107,7 @@ impl Gate {
         };
         match &decision.outcome {
             Ok(grant) if is_frozen(grant) => {}
-            Ok(grant) => queries.push(count(grant)),
+            Ok(grant) => queries.extend(count(grant)),
             Err(GrantError::Foreign { .. }) if !is_key => queries.extend(attempt.foreign_account(limits, principal)),
             Err(
                 GrantError::NoRule
@@ -116,11 +119,11 @@ impl Gate {
         attempt.ask(limits, queries).await
     }
 
-    fn count_role(&self, role: &Role, attempt: &Attempt<'_>) -> LimitQuery<'_> {
+    fn count_role(&self, role: &Role, node: NodeIndex, attempt: &Attempt<'_>) -> LimitQuery<'_> {
         let is_sent = attempt.is_sent() && role.level() == AdminLevel::User;
         let parts = [role.level().as_str(), &role.limit_key()];
         let account = LimitKey::of(&[parts[0].as_bytes(), parts[1].as_bytes(), &[u8::from(is_sent)]]);
-        LimitQuery::count(self.state.limits.sessions(role.level()), account)
+        LimitQuery::count(self.state.limits.sessions(role.level(), node), account)
     }
 
     fn count_user(&self, user: &VoximplantUser) -> LimitQuery<'_> {

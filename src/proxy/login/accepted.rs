@@ -30,12 +30,14 @@ pub(super) struct AcceptedLogin {
     pub(super) meets_at: Option<String>,
     /// The path on the PBX's host at which the login ends; `None`: the landing page.
     pub(super) page: Option<String>,
+    /// The name of the PBX node, where there are several.
+    pub(super) node: Option<String>,
 }
 
 impl AcceptedLogin {
     /// Returns its facts for the audit log.
     pub(super) fn facts(&self) -> Facts<'_> {
-        Facts::of_caller(&self.caller).of_pbx_grant(&self.grant)
+        Facts::of_caller(&self.caller).of_pbx_grant(&self.grant).at_node(self.node.as_deref())
     }
 
     /// Opens the session, and audits the grant.
@@ -128,7 +130,7 @@ impl AcceptedLogin {
     }
 
     fn session_login(&self, host: Option<String>) -> SessionLogin {
-        self.caller.session_login(self.grant.rule(), host)
+        self.caller.session_login(self.grant.rule(), host, self.node.clone())
     }
 
     /// Refuses the login if its account was frozen since it was accepted.

@@ -2,19 +2,19 @@
 //! same credential. The app is not asked who that was: it does not know the credential any more.
 
 use super::redirect::RedirectContext;
-use super::session::PbxLogin;
+use super::session::PbxLogins;
 use crate::model::login::LoginKind;
 use crate::model::session::EndReason;
 use crate::proxy::context::RequestContext;
 use crate::proxy::gate;
 
 /// Ends the sessions of the caller that an answer of the app logs out.
-pub(in crate::proxy) fn end_sessions(login: PbxLogin<'_>, asked: &RedirectContext, context: &RequestContext) {
+pub(in crate::proxy) fn end_sessions(logins: PbxLogins<'_>, asked: &RedirectContext, context: &RequestContext) {
     if !asked.logs_out() {
         return;
     }
-    let gate = login.gate;
+    let gate = logins.gate;
     let marks = gate.chain.marks(&gate::ask_of(LoginKind::Pbx, asked.request(), context));
-    let ended = login.sessions.log_out(&marks, EndReason::App, &gate.logs);
+    let ended = logins.log_out(&marks, EndReason::App);
     tracing::debug!(id = %context.id, ended, "the app logged a user out");
 }

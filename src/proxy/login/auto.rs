@@ -21,25 +21,25 @@ mod turn_back;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 
-use self::place::{Place, Step};
+use self::place::Step;
 use super::form::Fields;
 use super::link_options::STATE;
-use super::session::PbxLogin;
-use crate::config::{AutoConfig, LoginOrigin};
+use super::session::{PbxLogin, PbxLogins};
+use crate::config::{LoginOrigin, NodeIndex};
 use crate::exchange::Body;
 use crate::message::cookies;
 use crate::model::path::{self, PAGE_PATH};
 use crate::model::pbx_page::PbxPage;
 use crate::model::session_state::SessionState;
-use crate::model::upstream_name::UpstreamName;
 use crate::observe::metrics::AutoStep;
 use crate::proxy::answer::{page, response};
 use crate::proxy::browser::fetch_metadata;
 use crate::proxy::context::RequestContext;
 use crate::proxy::error::{Error, WaysOn};
+use crate::proxy::forward::route::Destination;
 use crate::upstream::RequestBody;
 
-pub(super) use self::place::place_of;
+pub(super) use self::place::{Place, place_of};
 pub(super) use self::turn_back::turn_back;
 
 /// The cookie on the PBX's host that holds automatic logins back.
@@ -82,9 +82,9 @@ fn cookie(name: &str, value: &str, max_age: u64) -> HeaderValue {
 }
 
 /// A request that concerns automatic logins.
-pub(in crate::proxy) enum Visit {
+pub(in crate::proxy) enum Visit<'p> {
     /// A window opens a page of the PBX.
-    Page(PbxPage),
+    Page(PbxLogin<'p>, PbxPage),
     /// A page of the PBX logs its user out.
     LogOut,
     /// A window opens a page of the app, after it was led to the app's login page with this place.
@@ -100,32 +100,38 @@ pub(in crate::proxy) enum VisitOutcome {
 }
 
 /// Finds a visit that concerns automatic logins. Costs next to nothing for all other requests.
-pub(in crate::proxy) fn visit(
-    login: PbxLogin<'_>,
+pub(in crate::proxy) fn visit<'p>(
+    logins: PbxLogins<'p>,
     request: &Request<RequestBody>,
     context: &RequestContext,
-) -> Option<Visit> {
-    let auto = login.settings.auto.as_ref()?;
+) -> Option<Visit<'p>> {
+    let (hosts, nodes) = (&logins.gate.hosts, &logins.gate.config().pbx);
+    if nodes.iter().all(|pbx| pbx.auto.is_none()) {
+        return None;
+    }
+    let leading = |node: NodeIndex| logins.at(node).filter(|login| login.settings.auto.is_some());
     if *request.method() == Method::DELETE {
-        return is_logout(login, request, context).then_some(Visit::LogOut);
+        let logs_out = request.uri().path() == SESSION_PATH
+            && hosts
+                .route(&context.authority.host, SESSION_PATH)
+                .and_then(Destination::node)
+                .and_then(leading)
+                .is_some();
+        return logs_out.then_some(Visit::LogOut);
     }
     if !fetch_metadata::opens_a_page(request.method(), request.headers()) {
         return None;
     }
     let canonical = path::canonical(request.uri().path());
-    match login.gate.hosts.route(&context.authority.host, &canonical)? {
-        UpstreamName::Pbx if leads_from(login, auto, context) && !is_shielded(login, &canonical, context) => {
-            PbxPage::of(request.uri().path(), request.uri().query()).map(Visit::Page)
+    match hosts.route(&context.authority.host, &canonical)? {
+        Destination::Pbx(node) => {
+            let login = leading(node)?;
+            let is_led = leads_from(login, context) && !is_shielded(login, &canonical, context);
+            let page = PbxPage::of(request.uri().path(), request.uri().query()).filter(|_| is_led)?;
+            Some(Visit::Page(login, page))
         }
-        UpstreamName::Pbx => None,
-        UpstreamName::App => resume::pending(request.headers()).map(Visit::Return),
+        Destination::App => resume::pending(request.headers()).map(Visit::Return),
     }
-}
-
-/// Tells whether a request ends the session of the browser at the PBX.
-fn is_logout(login: PbxLogin<'_>, request: &Request<RequestBody>, context: &RequestContext) -> bool {
-    request.uri().path() == SESSION_PATH
-        && login.gate.hosts.route(&context.authority.host, SESSION_PATH) == Some(UpstreamName::Pbx)
 }
 
 /// Returns the cookie by which a browser that has logged out is not logged in again by the next page.
@@ -135,10 +141,11 @@ pub(super) fn stay_out() -> HeaderValue {
 
 /// Tells whether logins may begin at this host and come back to it: a listed host of the PBX, at the port of the origin
 /// where the login is asked for, or the host where that is asked for itself.
-fn leads_from(login: PbxLogin<'_>, auto: &AutoConfig, context: &RequestContext) -> bool {
-    match &auto.at {
-        LoginOrigin::Own => true,
-        LoginOrigin::Other { port, .. } => {
+fn leads_from(login: PbxLogin<'_>, context: &RequestContext) -> bool {
+    match login.settings.auto.as_ref().map(|auto| &auto.at) {
+        None => false,
+        Some(LoginOrigin::Own) => true,
+        Some(LoginOrigin::Other { port, .. }) => {
             context.authority.port.unwrap_or(443) == *port && login.settings.upstream.lists(&context.authority.host)
         }
     }
@@ -155,15 +162,15 @@ fn is_shielded(login: PbxLogin<'_>, canonical: &str, context: &RequestContext) -
 /// # Errors
 /// When an automatic login has just been tried in vain.
 pub(in crate::proxy) async fn receive(
-    login: PbxLogin<'_>,
-    visit: Visit,
+    logins: PbxLogins<'_>,
+    visit: Visit<'_>,
     headers: &HeaderMap,
     context: &RequestContext,
 ) -> Result<VisitOutcome, Error> {
     match visit {
         Visit::LogOut => Ok(VisitOutcome::PassedOn(Some(stay_out()))),
-        Visit::Page(page) => at_page(login, page, headers, context).await,
-        Visit::Return(place) => Ok(resume::go_on(login, &place, headers, context).await),
+        Visit::Page(login, page) => at_page(login, page, headers, context).await,
+        Visit::Return(place) => Ok(resume::go_on(logins, &place, headers, context).await),
     }
 }
 
@@ -216,14 +223,13 @@ fn not_kept(login: PbxLogin<'_>, place: Place) -> Error {
 /// When the place is not one that callgate has sealed for this host a short time ago, or the browser did not keep the
 /// session.
 pub(in crate::proxy) async fn answer(
-    login: PbxLogin<'_>,
+    logins: PbxLogins<'_>,
     request: &Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
     let headers = request.headers();
-    if login.settings.auto.is_none() {
-        return Err(Error::NotFound);
-    }
+    let login = logins.answering(&context.authority.host).filter(|login| login.settings.auto.is_some());
+    let login = login.ok_or(Error::NotFound)?;
     if fetch_metadata::is_prefetch(request.method(), headers) {
         return Err(Error::Prefetch);
     }

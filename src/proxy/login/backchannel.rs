@@ -5,7 +5,7 @@ use http::header::HeaderMap;
 use http::{Method, Request, Response, StatusCode};
 
 use super::form::{self, BodyFormat};
-use super::session::PbxLogin;
+use super::session::PbxLogins;
 use crate::auth::{self, BadLogoutToken, OidcError, ReportedLogout};
 use crate::exchange::Body;
 use crate::model::digest::sha256;
@@ -30,7 +30,7 @@ const MAX_FORM: usize = 9 << 10;
 /// When there is no identity provider, the token ends no login, or the end cannot be stored.
 pub(in crate::proxy) async fn answer(
     gate: &Gate,
-    pbx: Option<PbxLogin<'_>>,
+    pbx: Option<PbxLogins<'_>>,
     request: Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
@@ -74,18 +74,18 @@ async fn token(headers: &HeaderMap, body: RequestBody, gate: &Gate) -> Result<St
 /// Ends the logins, then marks the token as used: a provider whose logout could not be stored reports it again.
 async fn end(
     gate: &Gate,
-    pbx: Option<PbxLogin<'_>>,
+    pbx: Option<PbxLogins<'_>>,
     reported: &ReportedLogout,
     context: &RequestContext,
 ) -> Result<(), Error> {
     // The logins first: one that is under way finds out that it has ended, once the PBX has opened its session.
     reported.end_logins().await.map_err(Error::NotStored)?;
-    if let Some(login) = pbx {
+    if let Some(logins) = pbx {
         let methods = reported.methods.iter().map(|method| method.name().to_owned()).collect();
         let logout = &reported.logout;
         let ended = LoginFilter::new(methods, logout.sid.as_deref(), logout.sub.as_deref());
         let filter = SessionFilter::Login { login: ended };
-        login.sessions.issued().end_everywhere(filter, EndReason::Backchannel.into(), &gate.logs);
+        logins.issued().end_everywhere(filter, EndReason::Backchannel.into(), &gate.logs);
     }
     for method in &reported.methods {
         let (method, subject) = (Some(method.name()), reported.logout.sub.as_deref());

@@ -24,15 +24,14 @@ const SESSION_LIFE: u64 = 3600;
 
 /// Sends a browser to the session of an order.
 pub(super) async fn send_browser(
-    login: PbxLogin<'_>,
-    order: SessionOrder,
+    order: SessionOrder<'_>,
     headers: &HeaderMap,
     attempt: &Attempt<'_>,
 ) -> Result<Response<Body>, Error> {
-    let host = order.host()?.to_owned();
+    let (login, host) = (order.login, order.host()?.to_owned());
     let is_here = host == attempt.context.authority.host;
-    let handoff = handoff(login, &order);
-    let accepted = order::accept(login, order, attempt).await?;
+    let handoff = handoff(&order);
+    let accepted = order::accept(order, attempt).await?;
     let onward = match handoff {
         Handoff::Cookie if is_here => {
             return accepted.land(login, attempt, login.gate.reader(None, headers)).await;
@@ -49,14 +48,13 @@ pub(super) async fn send_browser(
 /// Describes the session of an order to a program that will send a browser to it. With the cookie hand-over, the program gets
 /// a session for itself, and a ticket by which the browser gets another.
 pub(super) async fn describe(
-    login: PbxLogin<'_>,
-    order: SessionOrder,
+    order: SessionOrder<'_>,
     headers: &HeaderMap,
     attempt: &Attempt<'_>,
 ) -> Result<Response<Body>, Error> {
-    let host = order.host()?.to_owned();
-    let handoff = handoff(login, &order);
-    let accepted = order::accept(login, order, attempt).await?;
+    let (login, host) = (order.login, order.host()?.to_owned());
+    let handoff = handoff(&order);
+    let accepted = order::accept(order, attempt).await?;
     let session = accepted.open(login, attempt).await?;
     let (onward, life) = match handoff {
         Handoff::Link => {
@@ -73,8 +71,8 @@ pub(super) async fn describe(
 
 /// Returns the way of an order's session to the browser. In the legacy dialect, only the landing page takes a session from its
 /// address: for another page callgate itself gives the browser its cookie.
-const fn handoff(login: PbxLogin<'_>, order: &SessionOrder) -> Handoff {
-    if order.page.is_some() { Handoff::Cookie } else { login.settings.handoff }
+const fn handoff(order: &SessionOrder<'_>) -> Handoff {
+    if order.page.is_some() { Handoff::Cookie } else { order.login.settings.handoff }
 }
 
 /// Writes the link to the landing page with a session.

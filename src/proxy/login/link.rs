@@ -10,7 +10,7 @@ use super::landing_place;
 use super::oidc;
 use super::order::{self, Delivery, SessionOrder};
 use super::selectors::Selectors;
-use super::session::PbxLogin;
+use super::session::PbxLogins;
 use crate::auth::Verdict;
 use crate::exchange::Body;
 use crate::model::login::LoginKind;
@@ -30,25 +30,25 @@ pub(in crate::proxy) enum LinkStep<'a> {
     /// A person must confirm first.
     Confirm,
     /// The session is granted.
-    Granted(Box<SessionOrder>, Attempt<'a>),
+    Granted(Box<SessionOrder<'a>>, Attempt<'a>),
 }
 
 /// Answers a link.
 pub(super) async fn answer(
-    login: PbxLogin<'_>,
+    logins: PbxLogins<'_>,
     request: &Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
     let link = LoginRequest::of(request);
-    let decided = match decide(login, link, context, Effects::Live).await {
+    let decided = match decide(logins, link, context, Effects::Live).await {
         Ok(decided) => decided,
-        Err(error) => return auto::turn_back(login, error, link, context),
+        Err(error) => return auto::turn_back(logins, error, link, context),
     };
-    let reader = login.gate.reader(link.query, link.headers);
+    let reader = logins.gate.reader(link.query, link.headers);
     match decided {
         LinkStep::TryAgain(path) => Ok(page::continue_to(reader, &path).respond()),
         LinkStep::Confirm => Ok(confirm::page(reader, link.query.unwrap_or_default())),
-        LinkStep::Granted(order, attempt) => hand_over::send_browser(login, *order, link.headers, &attempt).await,
+        LinkStep::Granted(order, attempt) => hand_over::send_browser(*order, link.headers, &attempt).await,
     }
 }
 
@@ -57,18 +57,18 @@ pub(super) async fn answer(
 /// # Errors
 /// When the link grants no session.
 pub(in crate::proxy) async fn decide<'a>(
-    login: PbxLogin<'_>,
+    logins: PbxLogins<'a>,
     link: LoginRequest<'_>,
     context: &'a RequestContext,
     effects: Effects<'a>,
 ) -> Result<LinkStep<'a>, Error> {
-    let (gate, headers) = (login.gate, link.headers);
+    let (gate, headers) = (logins.gate, link.headers);
     if fetch_metadata::is_prefetch(link.method, headers) {
         return Err(Error::Prefetch);
     }
     let attempt = gate.admit(LoginKind::Pbx, link, context, effects).await?;
     let selectors = Selectors::of_query(link.query)?;
-    landing_place::check(&selectors.options, login.settings)?;
+    landing_place::check(&selectors.options, logins.all().map(|login| login.settings))?;
     let verdict = gate.ask(link, &attempt).await?;
     // The app's cookie may be missing only because it is `SameSite=Strict`.
     let may_lack_cookies = matches!(verdict, Verdict::Stranger | Verdict::Abstain)
@@ -84,20 +84,20 @@ pub(in crate::proxy) async fn decide<'a>(
     if confirm::is_needed(&proof, headers) && effects.stop_to_confirm() {
         return Ok(LinkStep::Confirm);
     }
-    let order = order::decide(login, proof, &selectors, Delivery::Address, &attempt).await?;
+    let order = order::decide(logins, proof, &selectors, Delivery::Browser, &attempt).await?;
     Ok(LinkStep::Granted(Box::new(order), attempt))
 }
 
 /// Answers the button of the page between a link and its session: the link is used now.
 pub(in crate::proxy) async fn answer_button(
-    login: PbxLogin<'_>,
+    logins: PbxLogins<'_>,
     request: Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
     if *request.method() != Method::POST {
         return Err(Error::MethodNotAllowed("POST"));
     }
-    let gate = login.gate;
+    let gate = logins.gate;
     let (head, body) = request.into_parts();
     let link = LoginRequest::of_head(&head);
     // Another page must not press our button, whatever link it has.
@@ -115,6 +115,6 @@ pub(in crate::proxy) async fn answer_button(
         // Only a link has such a page, and something else proves the caller.
         return Err(Error::NotFound);
     }
-    let order = order::decide(login, proof, &selectors, Delivery::Address, &attempt).await?;
-    hand_over::send_browser(login, order, link.headers, &attempt).await
+    let order = order::decide(logins, proof, &selectors, Delivery::Browser, &attempt).await?;
+    hand_over::send_browser(order, link.headers, &attempt).await
 }

@@ -5,7 +5,6 @@
 //! for it; a `GET` shows a button and ends nothing.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -15,7 +14,7 @@ use tokio::time::timeout;
 
 use super::auto;
 use super::form::{self, BodyFormat};
-use super::session::PbxLogin;
+use super::session::{PbxLogin, PbxLogins};
 use crate::auth::{self, OidcMethod};
 use crate::config::HostPattern;
 use crate::exchange::Body;
@@ -50,20 +49,20 @@ const MAX_SESSION: usize = 128;
 /// # Errors
 /// When a page of another origin asks, a limit is used up, or the PBX does not confirm the end of a session.
 pub(in crate::proxy) async fn answer_pbx(
-    login: PbxLogin<'_>,
+    logins: PbxLogins<'_>,
     request: Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
-    let origins = login.gate.hosts.origins(LoginKind::Pbx);
+    let origins = logins.gate.hosts.origins(LoginKind::Pbx);
     match *request.method() {
         Method::GET | Method::HEAD => {
-            let reader = login.gate.reader(request.uri().query(), request.headers());
+            let reader = logins.gate.reader(request.uri().query(), request.headers());
             let page = Page::new(reader, PageText::LogOutOfTelephoneQuestion);
             Ok(page.with_button(PBX_LOGOUT_PATH, PageText::LogOut).respond())
         }
         Method::POST => {
-            let initiator = login.gate.hosts.initiator(request.headers(), &context.authority, origins);
-            let answered = leave_pbx(login, request, &initiator, context).await;
+            let initiator = logins.gate.hosts.initiator(request.headers(), &context.authority, origins);
+            let answered = leave_pbx(logins, request, &initiator, context).await;
             cors::share(answered, &initiator, &context.authority)
         }
         Method::OPTIONS => cors::preflight(request.headers(), &context.authority, origins, PBX_METHODS),
@@ -72,7 +71,7 @@ pub(in crate::proxy) async fn answer_pbx(
 }
 
 async fn leave_pbx(
-    login: PbxLogin<'_>,
+    logins: PbxLogins<'_>,
     request: Request<RequestBody>,
     initiator: &Initiator,
     context: &RequestContext,
@@ -82,45 +81,44 @@ async fn leave_pbx(
     }
     let (head, body) = request.into_parts();
     let asked = LoginRequest::of_head(&head);
-    login.gate.admit_logout(asked, context).await?;
+    logins.gate.admit_logout(asked, context).await?;
     let format = form::format(asked.headers, Some(BodyFormat::Untyped))?;
-    form::read(body, format, login.gate.config().server.timeouts.header).await?;
-    let ended = end_sessions(login, asked, context).await;
-    audit(login.gate, &ended, context);
+    form::read(body, format, logins.gate.config().server.timeouts.header).await?;
+    let ended = end_sessions(logins, asked, context).await;
+    audit(logins.gate, &ended, context);
     ended.map_err(Error::LogoutUnconfirmed)?;
     let mut response = if audience::accepts(asked.headers, b"text/html") {
-        goodbye(login, asked.headers, context).respond()
+        goodbye(logins, asked.headers, context).respond()
     } else if audience::accepts(asked.headers, b"application/json") {
         response::json(&json!({ "logged_out": true }))
     } else {
         response::empty(StatusCode::NO_CONTENT)
     };
-    forget_session(login, &mut response, context);
+    forget_session(logins, &mut response, context);
     Ok(response)
 }
 
 /// Says goodbye, and leads on: to a new login, to the PBX's host, whose cookie this host cannot remove, and out of the provider.
-fn goodbye<'l>(login: PbxLogin<'l>, headers: &HeaderMap, context: &RequestContext) -> Page<'l> {
-    let page = Page::new(login.gate.reader(None, headers), PageText::LoggedOut);
-    let page = page.with_link(PBX_PATH, PageText::LogInAgain);
-    let page = match other_host(login, context) {
-        Some(host) => {
-            let address = format!("https://{}{PBX_LOGOUT_PATH}", context.authority.with_host(host));
-            page.with_text_of(PageText::PasswordQuestion, host).with_link(&address, PageText::LogOutThere)
-        }
-        None => page,
-    };
-    match provider_of(login.gate, headers, context) {
+fn goodbye<'l>(logins: PbxLogins<'l>, headers: &HeaderMap, context: &RequestContext) -> Page<'l> {
+    let page = Page::new(logins.gate.reader(None, headers), PageText::LoggedOut);
+    let mut page = page.with_link(PBX_PATH, PageText::LogInAgain);
+    for host in other_hosts(logins, context) {
+        let address = format!("https://{}{PBX_LOGOUT_PATH}", context.authority.with_host(host));
+        page = page.with_text_of(PageText::PasswordQuestion, host).with_link(&address, PageText::LogOutThere);
+    }
+    match provider_of(logins.gate, headers, context) {
         Some(_) => page.with_button(LOGOUT_PATH, PageText::LogOutOfLoginService),
         None => page,
     }
 }
 
-/// Returns the PBX's host, if this is another one.
-fn other_host<'p>(login: PbxLogin<'p>, context: &RequestContext) -> Option<&'p str> {
-    match login.gate.hosts.is_pbx_host(&context.authority.host) {
-        true => None,
-        false => login.settings.upstream.hosts.iter().find_map(HostPattern::exact),
+/// Returns a host of each PBX node, if this is none of theirs.
+fn other_hosts<'p>(logins: PbxLogins<'p>, context: &RequestContext) -> Vec<&'p str> {
+    match logins.gate.hosts.pbx_at(&context.authority.host) {
+        Some(_) => Vec::new(),
+        None => {
+            logins.all().filter_map(|login| login.settings.upstream.hosts.iter().find_map(HostPattern::exact)).collect()
+        }
     }
 }
 
@@ -132,7 +130,7 @@ fn other_host<'p>(login: PbxLogin<'p>, context: &RequestContext) -> Option<&'p s
 /// When a page of another origin asks, or a limit is used up.
 pub(super) async fn answer(
     gate: &Gate,
-    pbx: Option<PbxLogin<'_>>,
+    pbx: Option<PbxLogins<'_>>,
     request: &Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
@@ -149,14 +147,14 @@ pub(super) async fn answer(
             let asked = LoginRequest::of(request);
             gate.admit_logout(asked, context).await?;
             let ended = match pbx {
-                Some(login) => end_sessions(login, asked, context).await,
+                Some(logins) => end_sessions(logins, asked, context).await,
                 None => Ok(()),
             };
             audit(gate, &ended, context);
             let provider = end_login(gate, headers, context).await;
             let mut response = lead_on(gate.reader(None, headers), ended.as_ref().err(), provider.as_deref());
-            if let (Some(login), Ok(())) = (pbx, &ended) {
-                forget_session(login, &mut response, context);
+            if let (Some(logins), Ok(())) = (pbx, &ended) {
+                forget_session(logins, &mut response, context);
             }
             for cookie in [auth::forget_login()].into_iter().chain(auth::forget_all(headers)) {
                 response.headers_mut().append(header::SET_COOKIE, cookie);
@@ -206,13 +204,14 @@ fn provider_of<'g>(gate: &'g Gate, headers: &HeaderMap, context: &RequestContext
 /// # Errors
 /// When the PBX does not confirm that all have ended.
 async fn end_sessions(
-    login: PbxLogin<'_>,
+    logins: PbxLogins<'_>,
     request: LoginRequest<'_>,
     context: &RequestContext,
 ) -> Result<(), pbx::Error> {
-    let (issued, logs) = (login.sessions.issued(), &login.gate.logs);
-    let marks = login.gate.marks_of(request, context);
-    let shown = shown_sessions(login, request.headers, context);
+    let (issued, logs) = (logins.issued(), &logins.gate.logs);
+    let marks = logins.gate.marks_of(request, context);
+    let here = logins.at_host(&context.authority.host);
+    let shown = shown_sessions(here, request.headers);
     let (known, unknown): (Vec<_>, Vec<_>) = shown.into_iter().partition(|session| issued.find(session).is_some());
     // First those that the PBX is told of from here: an old process does not tell it again.
     for session in known.iter().chain(&unknown) {
@@ -222,17 +221,19 @@ async fn end_sessions(
     let known: Vec<_> = known.iter().filter_map(|session| issued.find(session)).map(|one| one.number).collect();
     let shows = |mark: &CredentialMark| marks.iter().any(|shown| shown.digest == mark.digest);
     let is_of_request = |one: &pbx::IssuedSession| known.contains(&one.number) || one.login.marks.iter().any(shows);
-    let patience: Duration = login.settings.timeout * 2;
+    let patience = logins.all().map(|login| login.settings.timeout * 2).max().unwrap_or_default();
     let settled = timeout(patience, issued.pending().until_settled(is_of_request));
-    let asked = unknown.into_iter().map(|session| login.sessions.log_out_at_pbx(session, &context.authority.raw));
+    let asked = here.into_iter().flat_map(|login| {
+        unknown.iter().map(move |session| login.sessions.log_out_at_pbx(session, &context.authority.raw))
+    });
     let (settled, answers) = tokio::join!(settled, join_all(asked));
     answers.into_iter().collect::<Result<(), _>>()?;
     if settled.unwrap_or(false) { Ok(()) } else { Err(pbx::Error::NotEnded) }
 }
 
 /// Returns the sessions of the browser's cookies, on a host of the PBX. On another host a cookie of that name is the app's.
-fn shown_sessions<'h>(login: PbxLogin<'_>, headers: &'h HeaderMap, context: &RequestContext) -> Vec<&'h str> {
-    if !login.gate.hosts.is_pbx_host(&context.authority.host) {
+fn shown_sessions<'h>(here: Option<PbxLogin<'_>>, headers: &'h HeaderMap) -> Vec<&'h str> {
+    if here.is_none() {
         return Vec::new();
     }
     let is_id = |id: &&str| {
@@ -244,11 +245,11 @@ fn shown_sessions<'h>(login: PbxLogin<'_>, headers: &'h HeaderMap, context: &Req
 
 /// Removes the PBX's cookie, on a host of the PBX: with the name, the path and the host (no `Domain`) with which the PBX and
 /// its pages set it.
-fn forget_session(login: PbxLogin<'_>, response: &mut Response<Body>, context: &RequestContext) {
-    if login.gate.hosts.is_pbx_host(&context.authority.host) {
+fn forget_session(logins: PbxLogins<'_>, response: &mut Response<Body>, context: &RequestContext) {
+    if let Some(here) = logins.at_host(&context.authority.host) {
         let gone = "session=; Max-Age=0; Path=/; Secure; HttpOnly; SameSite=Strict";
         response.headers_mut().append(header::SET_COOKIE, HeaderValue::from_static(gone));
-        if login.settings.auto.is_some() {
+        if here.settings.auto.is_some() {
             // The next page must not log the person in again.
             response.headers_mut().append(header::SET_COOKIE, auto::stay_out());
         }

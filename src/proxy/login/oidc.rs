@@ -9,7 +9,7 @@ use http::{Method, Request, Response, StatusCode};
 use super::form::Fields;
 use super::logout;
 use super::selectors::Selectors;
-use super::session::PbxLogin;
+use super::session::PbxLogins;
 use crate::auth::{self, Callback, OidcError, OidcMethod};
 use crate::exchange::Body;
 use crate::model::page_text::PageText;
@@ -73,7 +73,7 @@ impl Goal {
 /// When there is no such path, or the login fails.
 pub(in crate::proxy) async fn answer(
     gate: &Gate,
-    pbx: Option<PbxLogin<'_>>,
+    pbx: Option<PbxLogins<'_>>,
     request: &Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {

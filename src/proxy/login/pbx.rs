@@ -8,7 +8,7 @@ use super::hand_over;
 use super::link;
 use super::order::{self, Delivery};
 use super::selectors::Selectors;
-use super::session::PbxLogin;
+use super::session::PbxLogins;
 use crate::exchange::Body;
 use crate::model::login::LoginKind;
 use crate::proxy::answer::{audience, response};
@@ -27,16 +27,16 @@ const NEXT_NEEDS_AN_ADDRESS: &str = "next needs an address: send Accept: applica
 
 /// Answers `/auth/pbx`: a link, a page or a server that asks, a preflight.
 pub(in crate::proxy) async fn answer(
-    login: PbxLogin<'_>,
+    logins: PbxLogins<'_>,
     request: Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
-    let origins = login.gate.hosts.origins(LoginKind::Pbx);
+    let origins = logins.gate.hosts.origins(LoginKind::Pbx);
     match *request.method() {
-        Method::GET | Method::HEAD => link::answer(login, &request, context).await,
+        Method::GET | Method::HEAD => link::answer(logins, &request, context).await,
         Method::POST => {
-            let initiator = login.gate.hosts.initiator(request.headers(), &context.authority, origins);
-            let answered = answer_post(login, request, &initiator, context).await;
+            let initiator = logins.gate.hosts.initiator(request.headers(), &context.authority, origins);
+            let answered = answer_post(logins, request, &initiator, context).await;
             cors::share(answered, &initiator, &context.authority)
         }
         Method::OPTIONS => cors::preflight(request.headers(), &context.authority, origins, METHODS),
@@ -46,12 +46,12 @@ pub(in crate::proxy) async fn answer(
 
 /// Answers a page or a server that asks by itself.
 async fn answer_post(
-    login: PbxLogin<'_>,
+    logins: PbxLogins<'_>,
     request: Request<RequestBody>,
     initiator: &Initiator,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
-    let gate = login.gate;
+    let gate = logins.gate;
     let (head, body) = request.into_parts();
     let request = LoginRequest::of_head(&head);
     let attempt = gate.admit(LoginKind::Pbx, request, context, Effects::Live).await?;
@@ -67,12 +67,11 @@ async fn answer_post(
     if delivery == Delivery::Id && selectors.options.next.is_some() {
         return Err(Error::Malformed(NEXT_NEEDS_AN_ADDRESS));
     }
-    let order = order::decide(login, proof, &selectors, delivery, &attempt).await?;
-    match delivery {
-        Delivery::Address => hand_over::describe(login, order, &head.headers, &attempt).await,
-        Delivery::Id | Delivery::Socket => {
-            let session = order::accept(login, order, &attempt).await?.open(login, &attempt).await?;
-            Ok(response::json(&json!(session.expose())))
-        }
+    let order = order::decide(logins, proof, &selectors, delivery, &attempt).await?;
+    if delivery == Delivery::Address {
+        return hand_over::describe(order, &head.headers, &attempt).await;
     }
+    let login = order.login;
+    let session = order::accept(order, &attempt).await?.open(login, &attempt).await?;
+    Ok(response::json(&json!(session.expose())))
 }

@@ -9,10 +9,10 @@ pub(in crate::proxy) use self::account_hints::AccountHints;
 use super::landing_place::LandingPlace;
 use super::order::{self, Delivery, SessionOrder};
 use super::selectors::Selectors;
-use super::session::PbxLogin;
+use super::session::{PbxLogin, PbxLogins};
 use super::ticket::{self, Onward};
 use crate::auth::{Proof, Verdict};
-use crate::config::{Config, Handoff};
+use crate::config::{Config, Handoff, NodeIndex};
 use crate::exchange::Body;
 use crate::message::fields;
 use crate::model::account::Language;
@@ -79,6 +79,8 @@ impl RedirectContext {
 struct Redirecting<'a> {
     location: String,
     target: LandingTarget,
+    /// The node that the target names by its host.
+    named: Option<NodeIndex>,
     asked: &'a RedirectContext,
 }
 
@@ -87,7 +89,7 @@ struct Redirecting<'a> {
 /// # Errors
 /// When it leads there and there is no session: the bare redirect is never passed on then.
 pub(in crate::proxy) async fn give_session(
-    login: PbxLogin<'_>,
+    logins: PbxLogins<'_>,
     asked: &RedirectContext,
     response: &mut Response<Body>,
     context: &RequestContext,
@@ -96,25 +98,22 @@ pub(in crate::proxy) async fn give_session(
         return Ok(false);
     }
     let Some(location) = location(response.headers()) else { return Ok(false) };
-    let target = landing_target(login, &location, asked, context);
-    if target == LandingTarget::Elsewhere {
-        return Ok(false);
-    }
+    let Some((target, named)) = landing_target(logins, &location, asked, context) else { return Ok(false) };
     // A browser must not keep a bare redirect that it fetched ahead, and then show it for the click. This holds also where
     // the app names no account.
     if fetch_metadata::is_prefetch(&asked.method, &asked.headers) {
         return Err(Error::Prefetch);
     }
-    let redirecting = Redirecting { location, target, asked };
-    let Some((principal, attempt)) = prove(login, &redirecting, context).await? else { return Ok(false) };
-    let selectors = Selectors::in_language(offered_language(login, &principal, &redirecting.location));
-    let order = order::decide_for(login, principal, &selectors, Delivery::Id, &attempt).await?;
-    let order = match place(login, &redirecting, order.language.as_ref()) {
-        Some(place) => order::lead_to(login, order, place, &attempt)?,
+    let redirecting = Redirecting { location, target, named, asked };
+    let Some((principal, attempt)) = prove(logins, &redirecting, context).await? else { return Ok(false) };
+    let selectors = Selectors::in_language(offered_language(logins, &principal, &redirecting.location));
+    let order = order::decide_for(logins, principal, &selectors, Delivery::Redirect, named, &attempt).await?;
+    let order = match place(&order, &redirecting) {
+        Some(place) => order::lead_to(order, place, &attempt)?,
         None => order,
     };
-    let order = order.with_marks(login.gate.chain.marks_of_answer(response.headers()));
-    let onward = lead_on(login, order, &redirecting, &attempt).await?;
+    let order = order.with_marks(logins.gate.chain.marks_of_answer(response.headers()));
+    let onward = lead_on(order, &redirecting, &attempt).await?;
     redirect(response, &onward.address)?;
     Onward::set_cookie(onward.cookie, response);
     Ok(true)
@@ -122,17 +121,21 @@ pub(in crate::proxy) async fn give_session(
 
 /// Writes the address that takes the place of the app's.
 async fn lead_on(
-    login: PbxLogin<'_>,
-    order: SessionOrder,
+    order: SessionOrder<'_>,
     redirecting: &Redirecting<'_>,
     attempt: &Attempt<'_>,
 ) -> Result<Onward, Error> {
     let (location, authority, host) = (&redirecting.location, &attempt.context.authority, order.host.clone());
-    let accepted = order::accept(login, order, attempt).await?;
+    let (login, leaves) = (order.login, redirecting.leaves(&order));
+    let accepted = order::accept(order, attempt).await?;
     let page = match (login.settings.handoff, host) {
         (Handoff::Cookie, host) => {
             let host = host.ok_or(Error::Forbidden)?;
             return ticket::begin(login, accepted, &host, &redirecting.asked.headers, attempt).await;
+        }
+        (Handoff::Link, Some(host)) if leaves => {
+            let page = landing::without_session(location, &login.settings.landing, None);
+            &format!("https://{}{page}", authority.with_host(&host))
         }
         // The landing page is on the PBX's host, wherever the reference would lead: never to the app with the session.
         (Handoff::Link, Some(host)) if host != authority.host => {
@@ -146,17 +149,20 @@ async fn lead_on(
 }
 
 /// Finds the place at the PBX that the browser is led to. `None`: the session goes into the address as the app wrote it.
-fn place(login: PbxLogin<'_>, redirecting: &Redirecting<'_>, language: Option<&Language>) -> Option<LandingPlace> {
-    let (location, landing) = (&redirecting.location, &login.settings.landing);
+fn place(order: &SessionOrder<'_>, redirecting: &Redirecting<'_>) -> Option<LandingPlace> {
+    let (location, settings) = (&redirecting.location, order.login.settings);
+    let landing = &settings.landing;
     let host = match &redirecting.target {
+        // The account is at another node: the browser is led there.
+        _ if redirecting.leaves(order) => None,
         LandingTarget::PbxHost(authority) => authority.split(':').next().map(str::to_ascii_lowercase),
         LandingTarget::Relative | LandingTarget::Elsewhere => None,
     };
-    match login.settings.handoff {
+    match settings.handoff {
         Handoff::Link if host.is_some() => None,
         Handoff::Link => Some(LandingPlace::default()),
         Handoff::Cookie => {
-            let page = landing::without_session(location, landing, language);
+            let page = landing::without_session(location, landing, order.language.as_ref());
             let page = Some(page).filter(|page| page != landing && page.len() <= MAX_PAGE);
             Some(LandingPlace { host, page })
         }
@@ -165,11 +171,11 @@ fn place(login: PbxLogin<'_>, redirecting: &Redirecting<'_>, language: Option<&L
 
 /// Finds the caller to log in: the account that the app names, else the caller that the request proves.
 async fn prove<'a>(
-    login: PbxLogin<'_>,
+    logins: PbxLogins<'_>,
     redirecting: &Redirecting<'_>,
     context: &'a RequestContext,
 ) -> Result<Option<(Principal, Attempt<'a>)>, Error> {
-    let (gate, request) = (login.gate, redirecting.asked.request());
+    let (gate, request) = (logins.gate, redirecting.asked.request());
     let verdict = match redirecting.asked.hints.name_an_account() && believes_hints(gate.config()) {
         true => {
             let principal = redirecting.asked.hints.principal();
@@ -196,31 +202,54 @@ fn believes_hints(config: &Config) -> bool {
     methods.any(|method| method == REDIRECT)
 }
 
-/// Finds where a redirect leads.
+impl Redirecting<'_> {
+    /// Tells whether the browser is led to another node than the app's answer names.
+    fn leaves(&self, order: &SessionOrder<'_>) -> bool {
+        self.named.is_some_and(|named| named != order.login.node)
+    }
+}
+
+/// Finds where a redirect leads, and the node that its host names. `None`: to no landing page.
 fn landing_target(
+    logins: PbxLogins<'_>,
+    location: &str,
+    asked: &RedirectContext,
+    context: &RequestContext,
+) -> Option<(LandingTarget, Option<NodeIndex>)> {
+    logins.all().find_map(|login| target_at(login, location, asked, context))
+}
+
+/// As [`landing_target`], for the landing page of one node.
+fn target_at(
     login: PbxLogin<'_>,
     location: &str,
     asked: &RedirectContext,
     context: &RequestContext,
-) -> LandingTarget {
-    let own = context.authority.host.as_str();
+) -> Option<(LandingTarget, Option<NodeIndex>)> {
+    let (own, hosts) = (context.authority.host.as_str(), &login.gate.hosts);
     // A relative address on the app's own host may be a page of the app's; an app that names an account means the PBX's.
-    let means_pbx =
-        login.gate.hosts.is_pbx_host(own) || (asked.hints.name_an_account() && landing::is_relative(location));
+    let own_node = hosts.pbx_at(own);
+    let means_pbx = own_node == Some(login.node)
+        || (own_node.is_none() && asked.hints.name_an_account() && landing::is_relative(location));
     // Other hosts count only when they are listed: where only paths tell the upstreams apart, any host name would match.
-    let is_pbx_host = |host: &str| if host == own { means_pbx } else { login.settings.upstream.lists(host) };
+    let is_listed = |host: &str| login.settings.upstream.lists(host) && order::is_at(login, host);
+    let is_pbx_host = |host: &str| if host == own { means_pbx } else { is_listed(host) };
     let base = BaseUrl { host: own, port: context.authority.port, path: &asked.path, is_pbx_host: &is_pbx_host };
     let landing = login.settings.landing.as_str();
     let pages: &[&str] = if login.settings.handoff == Handoff::Cookie { &[landing, WELCOME] } else { &[landing] };
-    landing::target(location, pages, &base)
+    match landing::target(location, pages, &base) {
+        LandingTarget::Elsewhere => None,
+        target @ LandingTarget::PbxHost(_) => Some((target, Some(login.node))),
+        LandingTarget::Relative => Some((LandingTarget::Relative, own_node)),
+    }
 }
 
 /// Returns the language of the caller or of the address. A language that the PBX does not have is dropped: the app's page
 /// may know more.
-fn offered_language(login: PbxLogin<'_>, principal: &Principal, location: &str) -> Option<Language> {
+fn offered_language(logins: PbxLogins<'_>, principal: &Principal, location: &str) -> Option<Language> {
     let claim = principal.claims.get("lang").and_then(Claim::text).map(str::to_owned);
     let language = claim.or_else(|| landing::lang_of(location))?;
-    language.parse().ok().filter(|language| login.settings.languages.contains(language))
+    language.parse().ok().filter(|language| logins.all().any(|login| login.settings.languages.contains(language)))
 }
 
 fn is_redirect(status: StatusCode) -> bool {

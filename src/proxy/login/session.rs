@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::header::HeaderValue;
 
-use crate::config::{AdminCredentials, Handoff, PbxConfig};
+use crate::config::{AdminCredentials, Handoff, NodeIndex, PbxConfig, PbxNodes, PerNode};
 use crate::model::account::{Language, Role};
 use crate::model::credential_mark::CredentialMark;
 use crate::model::secret::Secret;
@@ -18,37 +18,97 @@ use crate::pbx::{
 };
 use crate::proxy::context::RequestContext;
 use crate::proxy::gate::Gate;
-use crate::proxy::shared::PbxState;
+use crate::proxy::shared::{NodeState, PbxState};
 use crate::seal::SealKey;
 use crate::upstream::Upstream;
 
-/// The sessions that the PBX opens for logins.
+/// The sessions that a PBX node opens for logins.
 #[derive(Clone)]
 pub(in crate::proxy) struct Sessions {
     pbx: Pbx,
     state: Arc<PbxState>,
+    checks: SessionChecks,
     handoff: Handoff,
 }
 
-/// The parts that a login to the PBX needs.
+/// The parts that a login to the PBX needs before its node is known.
+#[derive(Clone, Copy)]
+pub(in crate::proxy) struct PbxLogins<'p> {
+    pub(in crate::proxy) gate: &'p Gate,
+    pub(in crate::proxy) state: &'p PbxState,
+    /// `None`: callgate opens no sessions at the node.
+    pub(in crate::proxy) nodes: &'p PerNode<Option<Sessions>>,
+}
+
+/// The parts that a login to a PBX node needs.
 #[derive(Clone, Copy)]
 pub(in crate::proxy) struct PbxLogin<'p> {
     pub(in crate::proxy) gate: &'p Gate,
+    pub(in crate::proxy) node: NodeIndex,
     pub(in crate::proxy) sessions: &'p Sessions,
     pub(in crate::proxy) settings: &'p PbxConfig,
+}
+
+impl<'p> PbxLogins<'p> {
+    /// Returns the parts for a node, if callgate opens sessions there.
+    pub(super) fn at(self, node: NodeIndex) -> Option<PbxLogin<'p>> {
+        let (sessions, settings) = (self.nodes[node].as_ref()?, &self.gate.config().pbx[node]);
+        Some(PbxLogin { gate: self.gate, node, sessions, settings })
+    }
+
+    /// Returns the parts for the node whose landing page a host has.
+    pub(super) fn at_host(self, host: &str) -> Option<PbxLogin<'p>> {
+        self.at(self.gate.hosts.pbx_at(host)?)
+    }
+
+    /// Returns the parts for the node that answers at a path of callgate's on a host: the only one, or that of the host.
+    pub(super) fn answering(self, host: &str) -> Option<PbxLogin<'p>> {
+        match self.nodes.are_several() {
+            true => self.at_host(host),
+            false => self.all().next(),
+        }
+    }
+
+    /// Returns the parts for each node where callgate opens sessions.
+    pub(super) fn all(self) -> impl Iterator<Item = PbxLogin<'p>> {
+        self.nodes.indexed().filter_map(move |(node, _)| self.at(node))
+    }
+
+    /// Ends all sessions of the caller whose credential has these marks. Returns how many there were.
+    pub(super) fn log_out(self, marks: &[CredentialMark], reason: EndReason) -> usize {
+        self.state.issued.log_out(marks, reason, &self.gate.logs).len()
+    }
+
+    /// Returns the sessions that callgate opened.
+    pub(super) fn issued(self) -> &'p IssuedSessions {
+        &self.state.issued
+    }
+}
+
+impl<'p> PbxLogin<'p> {
+    /// Returns the name of the node, where there are several.
+    pub(in crate::proxy) fn label(self) -> Option<&'p str> {
+        self.gate.config().pbx.label(self.node)
+    }
+
+    /// Tells whether a host has the landing page of this node.
+    pub(super) fn has_host(self, host: &str) -> bool {
+        self.gate.hosts.pbx_at(host) == Some(self.node)
+    }
 }
 
 impl Sessions {
     /// Prepares to ask the PBX behind `upstream` with the administrator's credentials.
     pub(in crate::proxy) fn new(
         upstream: &Rc<Upstream>,
-        settings: &PbxConfig,
+        (nodes, node): (&PbxNodes, NodeIndex),
         admin: &AdminCredentials,
         state: Arc<PbxState>,
         tally: Tally,
     ) -> Self {
-        let pbx = Pbx::new(Rc::clone(upstream), settings, admin, Arc::clone(&state.breaker), tally);
-        Self { pbx, state, handoff: settings.handoff }
+        let NodeState { breaker, checks } = state.nodes[node].clone();
+        let pbx = Pbx::new(Rc::clone(upstream), nodes.label(node), &nodes[node], admin, breaker, tally);
+        Self { pbx, state, checks, handoff: nodes[node].handoff }
     }
 
     /// Opens a session, and remembers whose it is.
@@ -93,11 +153,6 @@ impl Sessions {
         Ok((cookies, session))
     }
 
-    /// Ends all sessions of the caller whose credential has these marks. Returns how many there were.
-    pub(super) fn log_out(&self, marks: &[CredentialMark], reason: EndReason, logs: &Logs) -> usize {
-        self.state.issued.log_out(marks, reason, logs).len()
-    }
-
     /// Ends sessions, here and at the PBX.
     pub(in crate::proxy) fn end(&self, filter: &SessionFilter, end: SessionEnd<'_>, logs: &Logs) {
         self.state.issued.end(filter, end, logs);
@@ -122,11 +177,6 @@ impl Sessions {
         opening.await.unwrap_or(Err(pbx::Error::BadResponse))
     }
 
-    /// Returns the sessions that callgate opened.
-    pub(super) fn issued(&self) -> &IssuedSessions {
-        &self.state.issued
-    }
-
     /// Ends the session of a browser's cookie at the PBX, which callgate did not open.
     ///
     /// # Errors
@@ -148,8 +198,8 @@ impl Sessions {
     }
 
     /// Returns what the PBX said about the sessions of browsers.
-    pub(super) fn checks(&self) -> &SessionChecks {
-        &self.state.checks
+    pub(super) const fn checks(&self) -> &SessionChecks {
+        &self.checks
     }
 
     /// Returns the key of the places that automatic logins lead back to.

@@ -11,7 +11,8 @@ use http::{Request, Response, Uri, request};
 
 use super::order::{self, Delivery, SessionOrder};
 use super::selectors::Selectors;
-use super::session::PbxLogin;
+use super::session::{PbxLogin, PbxLogins};
+use crate::config::PerNode;
 use crate::exchange::{Body, ClientConnection, Exchange, TunnelGuard};
 use crate::freeze::{FreezeGuard, Owners};
 use crate::model::account::Role;
@@ -28,31 +29,40 @@ use crate::upstream::{RequestBody, Upstream};
 
 /// The path of the PBX's WebSocket, and the beginning of its query.
 const WEBSOCKET: &str = "/websocket?";
+/// The reason of a refusal: two nodes have two paths.
+const OTHER_PATH: &str = "the [[pbx]] of the account has another `socket`, or none";
 
 /// Opens the PBX's WebSocket for a page or a program.
 pub(in crate::proxy) async fn answer(
-    login: PbxLogin<'_>,
-    upstream: &Rc<Upstream>,
+    logins: PbxLogins<'_>,
+    upstreams: &PerNode<Rc<Upstream>>,
     request: Request<RequestBody>,
     connection: &ClientConnection,
     context: &RequestContext,
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Error> {
-    let (gate, settings) = (login.gate, login.settings);
-    if settings.socket.as_deref() != Some(request.uri().path()) {
+    let gate = logins.gate;
+    let path = request.uri().path().to_owned();
+    let has_socket = |login: PbxLogin<'_>| login.settings.socket.as_deref() == Some(&*path);
+    let here = gate.hosts.pbx_at(&context.authority.host).filter(|_| gate.config().pbx.are_several());
+    if !logins.all().any(|login| has_socket(login) && here.is_none_or(|here| here == login.node)) {
         return Err(Error::NotFound);
     }
     let (head, payload) = request.into_parts();
     let handshake = Handshake::read(&head, payload, context)?;
-    let (order, attempt) = decide(login, &head, context).await?;
+    let (order, attempt) = decide(logins, &head, context).await?;
+    let login = order.login;
+    if !has_socket(login) {
+        return Err(order::refuse(&order, OTHER_PATH, Error::Forbidden, &attempt));
+    }
     let authority = context.authority.at_host(order.host()?).map_err(|_| Error::Misdirected)?;
-    let accepted = order::accept(login, order, &attempt).await?;
+    let accepted = order::accept(order, &attempt).await?;
     let held = accepted.hold(login, &authority.raw, &attempt).await?;
     let role = accepted.grant.role();
     let owners = Owners { known: vec![role.clone()], named: Vec::new() };
     let target = SocketTarget {
-        upstream,
-        deadline: settings.timeout,
+        upstream: &upstreams[login.node],
+        deadline: login.settings.timeout,
         uri: address(role).ok_or(Error::Misdirected)?,
         authority,
         cookie: held.cookie()?,
@@ -70,18 +80,18 @@ pub(in crate::proxy) async fn answer(
 /// Decides what the caller is granted. Credentials in the address are not looked at: a script opens a WebSocket, and no
 /// person confirms a link there.
 async fn decide<'a>(
-    login: PbxLogin<'_>,
+    logins: PbxLogins<'a>,
     head: &request::Parts,
     context: &'a RequestContext,
-) -> Result<(SessionOrder, Attempt<'a>), Error> {
-    let gate = login.gate;
+) -> Result<(SessionOrder<'a>, Attempt<'a>), Error> {
+    let gate = logins.gate;
     let request = LoginRequest { query: None, ..LoginRequest::of_head(head) };
     let initiator = initiator(gate, request, context)?;
     let attempt = gate.admit(LoginKind::Pbx, request, context, Effects::Live).await?;
     let selectors = Selectors::of_query(head.uri.query())?;
     let verdict = gate.ask(request, &attempt).await?;
     let proof = gate.prove(verdict, &initiator, &attempt).await?;
-    let order = order::decide(login, proof, &selectors, Delivery::Socket, &attempt).await;
+    let order = order::decide(logins, proof, &selectors, Delivery::Socket, &attempt).await;
     let order = order.map_err(Error::without_links)?;
     Ok((order, attempt))
 }

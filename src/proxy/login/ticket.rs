@@ -16,7 +16,8 @@ use self::browser::Browser;
 use self::payload::{HandOverStep, TicketPayload};
 use super::accepted::AcceptedLogin;
 use super::form::Fields;
-use super::session::PbxLogin;
+use super::order;
+use super::session::{PbxLogin, PbxLogins};
 use crate::exchange::Body;
 use crate::model::digest::sha256;
 use crate::model::grant::REDIRECT;
@@ -90,11 +91,11 @@ async fn issue(login: PbxLogin<'_>, payload: &TicketPayload, authority: &str) ->
 /// # Errors
 /// When the ticket is unknown, used, expired or another browser's, its account is frozen, or there is no session.
 pub(in crate::proxy) async fn answer(
-    login: PbxLogin<'_>,
+    logins: PbxLogins<'_>,
     request: &Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
-    let (gate, tickets) = (login.gate, login.sessions.tickets());
+    let (gate, tickets) = (logins.gate, &logins.state.tickets);
     if fetch_metadata::is_prefetch(request.method(), request.headers()) {
         return Err(Error::Prefetch);
     }
@@ -110,8 +111,9 @@ pub(in crate::proxy) async fn answer(
     let value = tickets.redeem(&ticket).await.map_err(Error::NotStored)?;
     attempt.check_failures(&gate.state.limits).await?;
     let payload = value.and_then(|value| TicketPayload::read(&value, &gate.config().rules));
-    let Some(payload) = payload.filter(|payload| payload.host == context.authority.host) else {
-        return Err(refuse_unknown(login, &ticket, &attempt).await);
+    let payload = payload.filter(|payload| payload.host == context.authority.host);
+    let Some((login, payload)) = payload.and_then(|payload| Some((login_of(logins, &payload)?, payload))) else {
+        return Err(refuse_unknown(logins, &ticket, &attempt).await);
     };
     payload.login.refuse_frozen(login, &attempt)?;
     let browser = Browser::of(request.headers());
@@ -161,10 +163,22 @@ fn without_port(authority: &str) -> &str {
     host.map_or(authority, |(host, _)| host)
 }
 
+/// Finds the node that opens the session of a ticket. A reload may have removed it, or given its host to another one: a session
+/// never goes there.
+fn login_of<'p>(logins: PbxLogins<'p>, payload: &TicketPayload) -> Option<PbxLogin<'p>> {
+    let (nodes, host) = (&logins.gate.config().pbx, &payload.host);
+    let login = match &payload.login.node {
+        Some(name) => logins.at(nodes.named(name)?)?,
+        None => logins.all().next().filter(|_| !nodes.are_several())?,
+    };
+    let opens_here = matches!(payload.step, HandOverStep::Sent | HandOverStep::Known { .. });
+    (!opens_here || order::is_at(login, host)).then_some(login)
+}
+
 /// Refuses a ticket that leads nowhere. One that was issued here is no guess: it was used, or is too old.
-async fn refuse_unknown(login: PbxLogin<'_>, ticket: &str, attempt: &Attempt<'_>) -> Error {
-    let gate = login.gate;
-    let again = login.sessions.tickets().vouched(ticket);
+async fn refuse_unknown(logins: PbxLogins<'_>, ticket: &str, attempt: &Attempt<'_>) -> Error {
+    let gate = logins.gate;
+    let again = logins.state.tickets.vouched(ticket);
     if again.is_none()
         && let Err(limited) = attempt.count_guess(&gate.state.limits).await
     {

@@ -22,14 +22,13 @@ use super::AdminContext;
 use super::connections::OrderInProgress;
 use super::order::{self, OrderError};
 use super::sessions::{self, SessionChoice};
-use crate::config::{UpstreamConfig, UpstreamUrl};
+use crate::config::UpstreamUrl;
 use crate::freeze::MembersTold;
 use crate::message::target;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
 use crate::model::loopback::is_loopback;
 use crate::model::member_name::MemberName;
 use crate::model::session::EndReason;
-use crate::model::upstream_name::UpstreamName;
 use crate::observe::audit::{AuditEvent, EventRecord};
 use crate::observe::health::PartReport;
 use crate::observe::heartbeat::StuckWorker;
@@ -37,7 +36,7 @@ use crate::observe::metrics::{self, ClientProtocol};
 use crate::pbx::{SessionEnd, SessionFilter};
 use crate::proxy::LoginQuestion;
 use crate::server::client_io::ClientStream;
-use crate::server::snapshot::Snapshot;
+use crate::server::snapshot::{Snapshot, UpstreamReport};
 use crate::server::succession::{OldProcess, SuccessionOrder};
 use crate::state::{Freeze, KeepError};
 use crate::upstream::EndpointReport;
@@ -385,9 +384,8 @@ impl AdminService {
         let certificates = config.certificates.iter();
         let certificates = certificates.map(|one| json!({ "names": one.names, "expires": one.not_after.to_string() }));
         let snapshot = Arc::clone(&self.context.snapshots.borrow());
-        let app = config.app.iter().map(|app| (UpstreamName::App, &app.upstream));
-        let pbx = config.pbx.iter().map(|pbx| (UpstreamName::Pbx, &pbx.upstream));
-        let upstreams = app.chain(pbx).map(|(name, upstream)| upstream_report(name, upstream, &snapshot.urls(name)));
+        let upstreams = snapshot.upstreams();
+        let upstreams = upstreams.iter().map(upstream_report);
         let findings = metrics.health.check();
         json(
             StatusCode::OK,
@@ -416,13 +414,17 @@ impl AdminService {
     }
 }
 
-/// Reports an upstream; `known` has an entry for each `url` if there are several.
-fn upstream_report(name: UpstreamName, upstream: &UpstreamConfig, known: &[EndpointReport]) -> Value {
-    let urls = upstream.urls.iter().map(UpstreamUrl::text).collect::<Vec<_>>();
+/// Reports an upstream.
+fn upstream_report(upstream: &UpstreamReport<'_>) -> Value {
+    let UpstreamReport { name, node, settings, urls: known } = upstream;
+    let urls = settings.urls.iter().map(UpstreamUrl::text).collect::<Vec<_>>();
     let mut report = json!({ "name": name.as_str(), "urls": urls });
+    if let Some(node) = node {
+        report["pbx"] = json!(node);
+    }
     if !known.is_empty() {
         let row = |(url, known): (_, &EndpointReport)| json!({ "url": url, "healthy": known.is_healthy, "exchanges": known.exchanges.count() });
-        report["policy"] = upstream.policy.as_str().into();
+        report["policy"] = settings.policy.as_str().into();
         report["load"] = urls.iter().zip(known).map(row).collect();
     }
     report

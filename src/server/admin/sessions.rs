@@ -71,7 +71,7 @@ pub(super) fn told(snapshot: &Snapshot, choice: &SessionChoice) -> Option<&'stat
 /// Describes a session without its id.
 fn shown(session: &IssuedSession) -> Value {
     let login = &session.login;
-    json!({
+    let mut shown = json!({
         "number": session.number,
         "account": session.role.to_string(),
         "level": session.role.level().as_str(),
@@ -81,7 +81,11 @@ fn shown(session: &IssuedSession) -> Value {
         "rule": login.rule,
         "client": login.client,
         "host": login.host,
-    })
+    });
+    if let Some(node) = &login.node {
+        shown["pbx"] = json!(node);
+    }
+    shown
 }
 
 #[cfg(test)]

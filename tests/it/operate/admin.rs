@@ -215,6 +215,7 @@ async fn a_log_that_cannot_be_written_is_not_ready_and_its_lines_are_counted() {
     };
     assert_eq!(body(&tell("/readyz")), "ok\n");
     let entry = callgate::observe::audit::LoginRecord {
+        pbx: None,
         id: callgate::observe::RequestId::next(),
         client: "192.0.2.1".parse().unwrap(),
         begun: None,

@@ -14,7 +14,7 @@ fn the_example_loads_as_it_stands() {
     let config = accepted(EXAMPLE);
     assert_eq!(config.warnings, []);
     assert_eq!(config.certificates[0].names, ["www.example.com", "*.pbx.example.com", "127.0.0.1", "::1"]);
-    let pbx = config.pbx.unwrap();
+    let pbx = config.pbx.only().unwrap().clone();
     assert_eq!(pbx.admin.unwrap().password.expose(), SECRET);
     assert_eq!(pbx.upstream.hosts, [HostPattern::Exact("pbx.example.com".to_owned())]);
     assert!(config.voximplant.unwrap().users.contains_key("ann"));
@@ -40,7 +40,7 @@ fn the_example_documents_only_keys_and_defaults_that_are_true() {
     same(&plain.server, &full.server);
     same(&plain.limits, &full.limits);
     same(&plain.log, &full.log);
-    let (plain_pbx, full_pbx) = (plain.pbx.unwrap(), full.pbx.unwrap());
+    let (plain_pbx, full_pbx) = (plain.pbx.only().unwrap().clone(), full.pbx.only().unwrap().clone());
     same(&plain_pbx.handoff, &full_pbx.handoff);
     same(&plain_pbx.landing, &full_pbx.landing);
     same(&plain_pbx.languages, &full_pbx.languages);

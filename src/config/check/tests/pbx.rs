@@ -7,7 +7,7 @@ use crate::model::session_state::{SessionMarker, SessionMarkers};
 #[test]
 fn the_landing_page_follows_the_handoff() {
     let landing = |tail: &str| {
-        let pbx = accepted(&format!("{TOP}[pbx]\nurl = \"http://a\"\n{tail}")).pbx.unwrap();
+        let pbx = accepted(&format!("{TOP}[pbx]\nurl = \"http://a\"\n{tail}")).pbx.only().unwrap().clone();
         (pbx.handoff, pbx.landing)
     };
     assert_eq!(landing(""), (Handoff::Link, "/welcome.htm".to_owned()));
@@ -43,15 +43,22 @@ fn a_shield_is_read_strictly() {
     ] {
         check_text(&pbx(shield), &[expected]);
     }
-    let shield = accepted(&pbx("from = [\"10.0.0.0/8\"], admin_paths = [\"/Reg_\"]")).pbx.unwrap().shield.unwrap();
+    let shield = accepted(&pbx("from = [\"10.0.0.0/8\"], admin_paths = [\"/Reg_\"]"))
+        .pbx
+        .only()
+        .unwrap()
+        .clone()
+        .shield
+        .unwrap();
     assert_eq!((shield.protected.admin, shield.any_session), (vec!["/reg_".to_owned()], true));
     let admin = "from = []}\nadmin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" }";
-    assert!(!accepted(&pbx(admin)).pbx.unwrap().shield.unwrap().any_session);
+    assert!(!accepted(&pbx(admin)).pbx.only().unwrap().clone().shield.unwrap().any_session);
 }
 
 #[test]
 fn pages_of_other_origins_are_listed_for_the_pbx_alone() {
-    let origins = |tail: &str| accepted(&format!("{TOP}[pbx]\nurl = \"http://a\"\n{tail}")).pbx.unwrap().origins;
+    let origins =
+        |tail: &str| accepted(&format!("{TOP}[pbx]\nurl = \"http://a\"\n{tail}")).pbx.only().unwrap().clone().origins;
     assert_eq!(origins(""), None);
     assert_eq!(origins("origins = []"), Some(Vec::new()));
     assert_eq!(origins("origins = [\"https://a.test\"]"), Some(vec!["https://a.test".to_owned()]));
@@ -98,7 +105,8 @@ fn aliases_name_paths_that_have_no_other_use() {
     let landing = format!("{TOP}{OPENER}landing = \"/x.htm\"\naliases = [\"/x.htm\"]");
     check_text(&landing, &["13:12: `pbx.aliases`: is also named by `landing`"]);
     check("[pbx]\nurl = \"http://a\"\naliases = [\"/x\"]", "5:12: `pbx.aliases`: callgate opens no sessions");
-    let aliases = accepted(&format!("{TOP}{OPENER}aliases = [\"/x.php\", \"/Shop/x\"]")).pbx.unwrap().aliases;
+    let aliases =
+        accepted(&format!("{TOP}{OPENER}aliases = [\"/x.php\", \"/Shop/x\"]")).pbx.only().unwrap().clone().aliases;
     assert_eq!(aliases, ["/x.php", "/Shop/x"]);
 }
 
@@ -125,7 +133,7 @@ fn landings_are_exact_paths_of_the_pbx() {
         &format!("{TOP}[pbx]\nurl = \"http://a\"\nlandings = [\"/a.htm\"]"),
         &["5:12: `pbx.landings`: callgate opens no sessions that could land there"],
     );
-    let pbx = accepted(&format!("{TOP}{OPENS}landings = [\"/usr_index.htm\", \"/\"]")).pbx.unwrap();
+    let pbx = accepted(&format!("{TOP}{OPENS}landings = [\"/usr_index.htm\", \"/\"]")).pbx.only().unwrap().clone();
     assert_eq!(pbx.landings, ["/usr_index.htm", "/"]);
 }
 
@@ -170,7 +178,7 @@ fn automatic_logins_begin_at_an_origin_that_is_served_here() {
         &format!("{TOP}{app}{without_hosts}auto = \"https://app.test\""),
         &["10:8: `pbx.auto`: browsers are led back to listed hosts only, and [pbx] lists none"],
     );
-    let auto = |line: &str| accepted(&format!("{TOP}{app}{OPENS}{line}")).pbx.unwrap().auto;
+    let auto = |line: &str| accepted(&format!("{TOP}{app}{OPENS}{line}")).pbx.only().unwrap().clone().auto;
     assert_eq!((auto(""), auto("auto = false")), (None, None));
     assert_eq!(auto("auto = true").unwrap().at, LoginOrigin::Own);
     let at = |host: &str, port, origin: &str| LoginOrigin::Other { host: host.into(), port, origin: origin.into() };
@@ -214,7 +222,7 @@ fn a_socket_has_a_path_of_its_own() {
     check("[pbx]\nurl = \"http://a\"\nsocket = \"/auth/pbx/socket\"", "5:10: `pbx.socket`: callgate opens no sessions");
     check("[app]\nurl = \"http://a\"\npaths = [\"/auth/pbx/socket\"]", "5:10: `app.paths`: belongs to callgate itself");
     for path in ["/auth/pbx/socket", "/Phone", "/shop/socket", "/auth/phone"] {
-        let read = accepted(&format!("{TOP}{OPENER}socket = \"{path}\"")).pbx.unwrap();
+        let read = accepted(&format!("{TOP}{OPENER}socket = \"{path}\"")).pbx.only().unwrap().clone();
         assert_eq!(read.socket.as_deref(), Some(path));
     }
 }

@@ -273,7 +273,7 @@ fn an_administrators_level_is_meant() {
 fn the_dialect_follows_from_the_hand_over_unless_it_is_written() {
     let dialect = |lines: &str| {
         let text = with(USER).replace("admin = {", &format!("{lines}\nadmin = {{"));
-        accepted(&text).pbx.unwrap().dialect
+        accepted(&text).pbx.only().unwrap().clone().dialect
     };
     assert_eq!(dialect(""), Dialect::Legacy);
     assert_eq!(dialect("handoff = \"cookie\""), Dialect::Modern);

@@ -45,7 +45,11 @@ fn secrets_come_from_exactly_one_good_place() {
             // Saved by editors on Windows.
             .chain(["{ file = \"secrets/marked\" }", "{ env = \"MARKED\" }", "{ credential = \"marked\" }"])
     {
-        assert_eq!(accepted(&text(secret)).pbx.unwrap().admin.unwrap().password.expose(), SECRET, "{secret}");
+        assert_eq!(
+            accepted(&text(secret)).pbx.only().unwrap().clone().admin.unwrap().password.expose(),
+            SECRET,
+            "{secret}"
+        );
     }
     for (secret, column, key, expected) in [
         (format!("\"{SECRET}\""), 36, "", "a secret must not be written in this file"),
@@ -86,7 +90,7 @@ fn secrets_come_from_exactly_one_good_place() {
 fn spaces_around_a_secret_are_part_of_it_and_noted() {
     let text = pbx("http://[::1]", "admin = { user = \"sso\", password = { file = \"secrets/spaced\" } }");
     let config = accepted(&text);
-    assert_eq!(config.pbx.unwrap().admin.unwrap().password.expose(), format!(" {SECRET}"));
+    assert_eq!(config.pbx.only().unwrap().clone().admin.unwrap().password.expose(), format!(" {SECRET}"));
     let message = &config.warnings[0].message;
     assert_eq!(message, "`pbx.admin.password`: the secret has spaces around it, which count as part of it");
 }

@@ -131,7 +131,7 @@ fn a_pbx_takes_its_first_url_only() {
     let pbx = |policy: &str| {
         format!("{TOP}[pbx]\nurl = [\"http://a\", \"http://b\"]\npolicy = \"{policy}\"\nhosts = [\"pbx.test\"]")
     };
-    assert_eq!(accepted(&pbx("first")).pbx.unwrap().upstream.policy, UpstreamPolicy::First);
+    assert_eq!(accepted(&pbx("first")).pbx.only().unwrap().clone().upstream.policy, UpstreamPolicy::First);
     for policy in ["round_robin", "least"] {
         check_text(
             &pbx(policy),

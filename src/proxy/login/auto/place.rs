@@ -7,8 +7,8 @@ use crate::model::path::{PAGE_PATH, PBX_PATH};
 use crate::model::pbx_page::PbxPage;
 use crate::proxy::context::RequestContext;
 use crate::proxy::login::link_options::STATE;
-use crate::proxy::login::session::PbxLogin;
-use crate::seal::Purpose;
+use crate::proxy::login::session::{PbxLogin, PbxLogins};
+use crate::seal::{Purpose, SealKey};
 
 /// How long a place may be carried, in seconds: a person may log in at the app or at a provider meanwhile.
 const LIFE: i64 = 600;
@@ -85,8 +85,8 @@ impl Place {
     }
 }
 
-fn open(login: PbxLogin<'_>, sealed: Option<&str>, step: Step) -> Option<Place> {
-    let text = login.sessions.seal().open(sealed?, Purpose::Page, &[step.text()])?;
+fn open(seal: &SealKey, sealed: Option<&str>, step: Step) -> Option<Place> {
+    let text = seal.open(sealed?, Purpose::Page, &[step.text()])?;
     Place::read(str::from_utf8(&text).ok()?, Timestamp::now())
 }
 
@@ -97,19 +97,20 @@ pub(super) fn open_here(
     step: Step,
     context: &RequestContext,
 ) -> Option<Place> {
-    open(login, sealed, step).filter(|place| place.host == context.authority.host)
+    open(login.sessions.seal(), sealed, step).filter(|place| place.host == context.authority.host)
 }
 
-/// Opens the place that a login leads back to. Its host must be one of `[pbx] hosts`, or the host of the login itself:
-/// anybody can have a place sealed under a host name of their own.
-pub(in crate::proxy::login) fn place_of(
-    login: PbxLogin<'_>,
+/// Opens the place that a login leads back to, and finds its node. Its host must be one of `[pbx] hosts`, or the host of the
+/// login itself: anybody can have a place sealed under a host name of their own.
+pub(in crate::proxy::login) fn place_of<'p>(
+    logins: PbxLogins<'p>,
     sealed: Option<&str>,
     context: &RequestContext,
-) -> Option<Place> {
-    login.settings.auto.as_ref()?;
-    let is_ours = |host: &str| login.settings.upstream.lists(host) || host == context.authority.host;
-    open(login, sealed, Step::Login).filter(|place| is_ours(&place.host))
+) -> Option<(PbxLogin<'p>, Place)> {
+    let place = open(&logins.state.seal, sealed, Step::Login)?;
+    let login = logins.answering(&place.host).filter(|login| login.settings.auto.is_some())?;
+    let is_ours = login.settings.upstream.lists(&place.host) || place.host == context.authority.host;
+    is_ours.then_some((login, place))
 }
 
 #[cfg(test)]

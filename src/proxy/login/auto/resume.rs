@@ -15,7 +15,7 @@ use crate::proxy::answer::response;
 use crate::proxy::context::{LoginRequest, RequestContext};
 use crate::proxy::gate::effects::Effects;
 use crate::proxy::login::link_options::STATE;
-use crate::proxy::login::session::PbxLogin;
+use crate::proxy::login::session::PbxLogins;
 
 /// The cookie with the sealed place.
 const PENDING: &str = "__Host-callgate.page";
@@ -36,15 +36,15 @@ pub(super) fn pending(headers: &HeaderMap) -> Option<String> {
 
 /// Goes on with the login, if the caller is proven now. A request that is not is passed on: it may be for the login page.
 pub(super) async fn go_on(
-    login: PbxLogin<'_>,
+    logins: PbxLogins<'_>,
     sealed: &str,
     headers: &HeaderMap,
     context: &RequestContext,
 ) -> VisitOutcome {
-    if place::place_of(login, Some(sealed), context).is_none() || !is_proven(login, headers, context).await {
+    if place::place_of(logins, Some(sealed), context).is_none() || !is_proven(logins, headers, context).await {
         return VisitOutcome::PassedOn(None);
     }
-    login.gate.tally.auto(AutoStep::Resumed);
+    logins.gate.tally.auto(AutoStep::Resumed);
     let mut response = response::redirect(StatusCode::SEE_OTHER, &format!("{PBX_PATH}?{STATE}={sealed}"));
     response.headers_mut().append(header::SET_COOKIE, cookie(PENDING, "", 0));
     VisitOutcome::Answered(response.into())
@@ -52,9 +52,9 @@ pub(super) async fn go_on(
 
 /// Tells whether the browser shows a credential that proves a caller. It counts as a request of the client's, and a bad
 /// credential is not told from none.
-async fn is_proven(login: PbxLogin<'_>, headers: &HeaderMap, context: &RequestContext) -> bool {
+async fn is_proven(logins: PbxLogins<'_>, headers: &HeaderMap, context: &RequestContext) -> bool {
     let request = LoginRequest { method: &Method::GET, headers, query: None };
-    let attempt = login.gate.admit(LoginKind::Pbx, request, context, Effects::Live).await;
+    let attempt = logins.gate.admit(LoginKind::Pbx, request, context, Effects::Live).await;
     let Ok(attempt) = attempt else { return false };
-    matches!(login.gate.ask(request, &attempt).await, Ok(Verdict::Admit(_)))
+    matches!(logins.gate.ask(request, &attempt).await, Ok(Verdict::Admit(_)))
 }

@@ -40,21 +40,32 @@ struct StoredPayload {
     grant: StoredGrant,
     language: Option<String>,
     page: Option<String>,
-    host: String,
+    host: StoredHost,
     step: HandOverStep,
     again: String,
+}
+
+/// The host that a ticket is for, and the PBX node that opens the session, where there are several.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+enum StoredHost {
+    Host(String),
+    WithNode { host: String, node: String },
 }
 
 impl TicketPayload {
     /// Writes the payload as JSON.
     pub(super) fn text(&self) -> Secret {
-        let AcceptedLogin { caller, grant, language, page, meets_at: _ } = &self.login;
+        let AcceptedLogin { caller, grant, language, page, node, meets_at: _ } = &self.login;
         let stored = StoredPayload {
             caller: caller.clone(),
             grant: StoredGrant::of(grant),
             language: language.as_ref().map(|language| language.as_str().to_owned()),
             page: page.clone(),
-            host: self.host.clone(),
+            host: match node.clone() {
+                Some(node) => StoredHost::WithNode { host: self.host.clone(), node },
+                None => StoredHost::Host(self.host.clone()),
+            },
             step: self.step.clone(),
             again: self.again.clone(),
         };
@@ -65,8 +76,12 @@ impl TicketPayload {
     pub(super) fn read(text: &Secret, rules: &[Rule]) -> Option<Self> {
         let StoredPayload { caller, grant, language, page, host, step, again } =
             serde_json::from_str(text.expose()).ok()?;
+        let (host, node) = match host {
+            StoredHost::Host(host) => (host, None),
+            StoredHost::WithNode { host, node } => (host, Some(node)),
+        };
         let language = language.map(|language| language.parse()).transpose().ok()?;
-        let login = AcceptedLogin { caller, grant: grant.restore(rules)?, language, meets_at: None, page };
+        let login = AcceptedLogin { caller, grant: grant.restore(rules)?, language, meets_at: None, page, node };
         Some(Self { login, host, step, again })
     }
 }
@@ -111,6 +126,7 @@ mod tests {
             marks: (0..MARKS as u64).map(|number| CredentialMark::whole([&number.to_be_bytes()[..]])).collect(),
         };
         let login = AcceptedLogin {
+            node: Some("north".to_owned()),
             caller,
             grant: granted.unwrap(),
             language: Some("fr".parse().unwrap()),

@@ -1,0 +1,129 @@
+//! Several PBX nodes: what belongs to one of them is worth nothing at another.
+
+use http::Method;
+
+use crate::kit::nodes::{Nodes, NodesPlan};
+use crate::kit::vodia::Dialect;
+
+const SHIELD: &str = "shield = { from = [\"127.0.0.7\"] }";
+const SESSION: &str = "/rest/system/session";
+
+/// Opens a session at a node's own host, and returns its id.
+async fn open(nodes: &Nodes, tenant: &str) -> String {
+    let asking = nodes.tenant(tenant).gate.get("/auth/pbx").cookie(&nodes.app.log_in("alice"));
+    asking.send().await.expect(303).header("location").split_once("sessId=").unwrap().1.to_owned()
+}
+
+#[tokio::test]
+async fn a_page_of_one_node_gets_no_session_of_another() {
+    let nodes = Nodes::new().await;
+    nodes.tenant("acme.test");
+    for accept in ["application/json", "application/vnd.callgate+json"] {
+        let post = |host: &str| {
+            let asking = nodes.gate.post("/auth/pbx", "application/json", "{}").host(host);
+            asking
+                .cookie(&nodes.app.log_in("alice"))
+                .header("accept", accept)
+                .header("origin", &format!("https://{host}"))
+        };
+        assert_eq!(post("other.test").send().await.expect(403).json()["error"], "forbidden");
+        nodes.gate.line(&["audit refusal", "account=40@acme.test", "pbx=north", "at another [[pbx]]"]).await;
+        assert_eq!(nodes.minted()[1], 0);
+        post("acme.test").send().await.expect(200);
+        post("app.test").send().await.expect(200);
+    }
+    assert_eq!(nodes.minted(), [4, 0]);
+}
+
+#[tokio::test]
+async fn an_origin_may_ask_at_the_nodes_that_list_it() {
+    let plan = NodesPlan {
+        north: "origins = [\"https://north.example\"]",
+        south: "origins = [\"https://south.example\"]",
+        ..NodesPlan::default()
+    };
+    let nodes = plan.start().await;
+    nodes.tenant("acme.test");
+    let post = |origin: &str| {
+        let asking = nodes.gate.post("/auth/pbx", "application/json", "{}").cookie(&nodes.app.log_in("alice"));
+        asking.header("origin", origin).header("sec-fetch-site", "cross-site").header("sec-fetch-mode", "cors")
+    };
+    let answer = post("https://north.example").send().await.expect(200);
+    assert_eq!(answer.header("access-control-allow-origin"), "https://north.example");
+    post("https://south.example").send().await.expect(403);
+    nodes.gate.line(&["audit refusal", "pbx=north", "does not list the origin"]).await;
+    post("https://third.example").send().await.expect(403);
+    assert_eq!(nodes.minted(), [1, 0]);
+    nodes.tenant("other.test");
+    post("https://south.example").send().await.expect(200);
+    assert_eq!(nodes.minted(), [1, 1]);
+}
+
+#[tokio::test]
+async fn each_node_has_its_shield() {
+    let nodes = NodesPlan { south: SHIELD, ..NodesPlan::default() }.start().await;
+    let north = open(&nodes, "acme.test").await;
+    let south = open(&nodes, "other.test").await;
+    let land = |host: &str, session: &str| nodes.gate.get(&format!("/welcome.htm?sessId={session}")).host(host);
+    // A session of the other node is foreign at this one.
+    assert_eq!(land("other.test", &north).send().await.expect(403).json()["error"], "blocked");
+    nodes.gate.line(&["audit refusal", "act=pbx_bypass", "pbx=south"]).await;
+    land("other.test", &south).send().await.expect(200);
+    land("a.pbx.test", &south).send().await.expect(200);
+    // Without a shield, the PBX decides.
+    land("pbx.test", &south).send().await.expect(200);
+    let third = |host: &str, user: &str| {
+        let body = format!("{{\"name\":\"3rd\",\"username\":\"{user}\",\"domain\":\"other.test\"}}");
+        nodes.gate.post(SESSION, "application/json", body).host(host)
+    };
+    third("other.test", "41").send().await.expect(403);
+    assert_eq!(nodes.minted(), [1, 1]);
+    third("pbx.test", "41").send().await;
+    assert_eq!(nodes.minted(), [2, 1], "it reaches the node that has no shield");
+}
+
+#[tokio::test]
+async fn requests_pass_through_by_host() {
+    let nodes = Nodes::new().await;
+    for host in ["acme.test", "pbx.test", "other.test", "a.pbx.test"] {
+        nodes.gate.get(&format!("/of/{host}")).host(host).send().await;
+    }
+    nodes.gate.get("/of/other.test/again").host("other.test").h2().send().await;
+    let [north, south] = nodes.paths();
+    assert_eq!(north, ["/of/acme.test", "/of/pbx.test"]);
+    assert_eq!(south, ["/of/other.test", "/of/a.pbx.test", "/of/other.test/again"]);
+    nodes.gate.line(&["access", "target=\"/of/acme.test\"", "upstream=pbx", "pbx=north"]).await;
+    nodes.gate.line(&["access", "target=\"/of/a.pbx.test\"", "upstream=pbx", "pbx=south"]).await;
+    nodes.gate.get("/of/nowhere").host("any.app.test").send().await.expect(421);
+}
+
+#[tokio::test]
+async fn a_session_is_no_ones_account_at_another_node() {
+    let nodes = Nodes::new().await;
+    let north = open(&nodes, "acme.test").await;
+    let cookie = format!("session={north}");
+    nodes.gate.get("/a.htm").host("acme.test").cookie(&cookie).send().await;
+    nodes.gate.line(&["target=\"/a.htm\"", "pbx=north", "account=40@acme.test"]).await;
+    nodes.gate.get("/b.htm").host("other.test").cookie(&cookie).send().await;
+    let line = nodes.gate.line(&["target=\"/b.htm\"", "pbx=south"]).await;
+    assert!(!line.contains("account="), "{line}");
+    // The other node's word ends no session of this one.
+    nodes.gate.ask(Method::DELETE, SESSION).host("other.test").cookie(&cookie).send().await;
+    nodes.gate.get("/c.htm").host("acme.test").cookie(&cookie).send().await;
+    nodes.gate.line(&["target=\"/c.htm\"", "pbx=north", "account=40@acme.test"]).await;
+}
+
+/// A legacy PBX would open a session of the tenant's administrator instead.
+#[tokio::test]
+async fn no_administrator_of_the_system_is_asked_for_at_a_legacy_node() {
+    let rules = "[[allow]]\nauth = \"app\"\npbx = { domain = \"{tenant}\", level = \"admin\" }\n";
+    let plan =
+        NodesPlan { dialects: [Dialect::A, Dialect::C], south: "handoff = \"cookie\"", rules, ..NodesPlan::default() };
+    let nodes = plan.start().await;
+    let ask = async |tenant: &str| {
+        nodes.tenant(tenant).gate.get("/auth/pbx").cookie(&nodes.app.log_in("alice")).send().await.status.as_u16()
+    };
+    assert_eq!(ask("acme.test").await, 403);
+    nodes.gate.line(&["audit refusal", "pbx=north", "legacy dialect"]).await;
+    assert_eq!((ask("other.test").await, nodes.minted()), (303, [0, 0]));
+}
