@@ -10,6 +10,7 @@ mod hash;
 mod keys;
 mod limits;
 mod link;
+mod manual;
 mod old_processes;
 mod output;
 mod provision;
@@ -102,6 +103,10 @@ enum Command {
     /// Show what the limits in shadow have measured
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
+    /// Print the script that lets a shell complete the commands
+    Completions(manual::CompletionsArguments),
+    /// Write the pages for `man` into a folder
+    Man(manual::ManArguments),
 }
 
 /// Parses the arguments, runs the command, and returns its exit code.
@@ -129,6 +134,8 @@ pub fn main() -> ExitCode {
         Command::Link(arguments) => link::run(&arguments),
         Command::Keys(command) => keys::run(&command),
         Command::Limits(command) => limits::run(&command),
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
     };
     trace::flush();
     done.err().unwrap_or(ExitCode::SUCCESS)

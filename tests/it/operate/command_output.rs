@@ -35,10 +35,11 @@ chain = true
 "#;
 
 /// Each command that has something to say without a gate, an app or a PBX.
-const COMMANDS: [&[&str]; 11] = [
+const COMMANDS: [&[&str]; 12] = [
     &["--help"],
     &["--version"],
     &["freeze", "--help"],
+    &["completions", "bash"],
     &["check", "--config", "proxy.toml"],
     &["link", "--account", "40", "--config", "proxy.toml"],
     &["hash", "--key"],

@@ -54,6 +54,25 @@ async fn every_command_explains_itself() {
     check_code(&run(callgate(&["serve"])).await, 2);
 }
 
+#[tokio::test]
+async fn shells_complete_the_commands_and_man_shows_them() {
+    for shell in ["bash", "fish", "zsh"] {
+        let script = run(callgate(&["completions", shell])).await;
+        check_code(&script, 0);
+        assert!(text(&script.stdout).contains("provision"), "{shell}");
+    }
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().join("man1");
+    check_code(&run(callgate(&["man", folder.to_str().unwrap()])).await, 0);
+    let page = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    assert!(page("callgate.1").contains("callgate\\-freeze(1)"), "{}", page("callgate.1"));
+    assert!(page("callgate-run.1").contains("SIGUSR2"));
+    fs::write(dir.path().join("file"), "").unwrap();
+    let refused = run(callgate(&["man", dir.path().join("file").to_str().unwrap()])).await;
+    check_code(&refused, 1);
+    assert!(text(&refused.stderr).contains("cannot write the pages to "), "{}", text(&refused.stderr));
+}
+
 // === check ===
 
 /// A folder with a certificate, a users file and a `proxy.toml`.
