@@ -7,6 +7,7 @@ mod demo;
 mod explain;
 mod freeze;
 mod hash;
+mod health;
 mod keys;
 mod limits;
 mod link;
@@ -91,6 +92,8 @@ enum Command {
     /// Explain which account a caller would get, by which rule, and why; opens no session. Exit code 0 if granted, 1 if
     /// refused
     Explain(Box<explain::Arguments>),
+    /// Ask the running gate whether it works. Exit code 0 if it does, 1 if not, 69 if no gate answers
+    Health(health::Arguments),
     /// Turn a Voximplant password into a line for the users file, or make a key for another server
     Hash(hash::Arguments),
     /// Give a Voximplant user a random password, and write only its HA1 into the users file
@@ -129,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Sessions(command) => sessions::run(&command),
         Command::Audit(command) => audit::run(&command),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Health(arguments) => health::run(&arguments),
         Command::Hash(arguments) => hash::run(&arguments),
         Command::Provision(arguments) => provision::run(&arguments),
         Command::Link(arguments) => link::run(&arguments),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header};
+use http::{Method, Request, Response, StatusCode, header};
 use serde_json::Value;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -35,18 +35,38 @@ pub(super) enum GateReply {
 /// # Errors
 /// The exit code, after a report, when no gate runs or the gate refuses.
 pub(super) fn ask_running(config: &Path, path: &str, order: &Value) -> Result<Value, ExitCode> {
-    let Some(listen) = admin_listener(config)? else {
+    let listen = named_listener(config)?;
+    send_order(&listen, path, order)?.map_err(|gone| report_gone(&listen, &gone))
+}
+
+/// Fetches a page of the gate that runs with a configuration: its status, and its text.
+///
+/// # Errors
+/// The exit code, after a report, when no gate runs.
+pub(super) fn fetch(config: &Path, path: &str) -> Result<(StatusCode, String), ExitCode> {
+    let listen = named_listener(config)?;
+    let request = Request::get(path).header(header::HOST, "localhost").body(Bytes::new());
+    let answer = exchange(&listen, request.expect("the path is one of ours"))?;
+    let answer = answer.map_err(|gone| report_gone(&listen, &gone))?;
+    Ok((answer.status(), String::from_utf8_lossy(answer.body()).into_owned()))
+}
+
+/// Returns the admin listener that a configuration names.
+fn named_listener(config: &Path) -> Result<Listen, ExitCode> {
+    admin_listener(config)?.ok_or_else(|| {
         let name = config.display();
         print_remark(&format_args!(
             "{name}: `admin.listen` is missing: a running gate cannot be asked\n    add [admin] with `listen`, and start the gate again"
         ));
-        return Err(ExitCode::from(EX_CONFIG));
-    };
-    send_order(&listen, path, order)?.map_err(|gone| {
-        let what =
-            format_args!("no process listens there: does the gate run, with this configuration? ({})", causes(&gone));
-        report(&listen, &what)
+        ExitCode::from(EX_CONFIG)
     })
+}
+
+fn report_gone(listen: &Listen, gone: &io::Error) -> ExitCode {
+    report(
+        listen,
+        &format_args!("no process listens there: does the gate run, with this configuration? ({})", causes(gone)),
+    )
 }
 
 /// Does the same as [`ask_running`], but a gate that does not run is a reply, not an error.
@@ -65,20 +85,25 @@ fn send_order(listen: &Listen, path: &str, order: &Value) -> Result<Result<Value
     let request = Request::builder().method(Method::POST).header(header::CONTENT_TYPE, "application/json");
     let request = request.header(header::HOST, "localhost").uri(path);
     let request = request.body(body).expect("the path is one of ours");
+    let answer = match exchange(listen, request)? {
+        Ok(answer) => answer,
+        Err(gone) => return Ok(Err(gone)),
+    };
+    let (status, answer) = (answer.status(), serde_json::from_slice::<Value>(answer.body()).unwrap_or_default());
+    if status.is_success() {
+        return Ok(Ok(answer));
+    }
+    let message = answer["message"].as_str().unwrap_or("the gate does not know this order: is it another version?");
+    Err(report(listen, &format_args!("{status}: {message}")))
+}
+
+/// Sends a request and returns the answer. The inner error means that no process listens there.
+fn exchange(listen: &Listen, request: Request<Bytes>) -> Result<Result<Response<Bytes>, io::Error>, ExitCode> {
     match run::runtime()?.block_on(async { timeout(PATIENCE, send(listen, request)).await }) {
         Err(_) => Err(report(listen, &"no answer in time")),
         Ok(Err(SendError::Unreachable(error))) => Ok(Err(error)),
         Ok(Err(SendError::Broken(error))) => Err(report(listen, &causes(&*error))),
-        Ok(Ok(answer)) => {
-            let (status, answer) =
-                (answer.status(), serde_json::from_slice::<Value>(answer.body()).unwrap_or_default());
-            if status.is_success() {
-                return Ok(Ok(answer));
-            }
-            let message =
-                answer["message"].as_str().unwrap_or("the gate does not know this order: is it another version?");
-            Err(report(listen, &format_args!("{status}: {message}")))
-        }
+        Ok(Ok(answer)) => Ok(Ok(answer)),
     }
 }
 

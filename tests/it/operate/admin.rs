@@ -10,8 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::kit::client::{read_head, status};
+use crate::kit::commands::{callgate, run, text};
 use crate::kit::gate::{self, Gate};
 use crate::kit::openmetrics;
+use crate::kit::program::Program;
 use crate::kit::stage::{Plan, STAFF, Stage, until};
 use crate::kit::upstream::RawUpstream;
 
@@ -188,6 +190,32 @@ async fn an_upstream_that_cannot_be_reached_is_not_ready_until_it_can() {
     // Without any request the gate notices by itself.
     let _listener = std::net::TcpListener::bind(address).unwrap();
     until("the app is ready", || status(&gate.told("/readyz")) == 200).await;
+}
+
+#[tokio::test]
+async fn the_command_for_probes_says_whether_the_gate_works() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let more = "[admin]\nlisten = \"unix:admin.sock\"";
+    let mut program = Program::start(closed, "listen = \"127.0.0.1:0\"", more).await;
+    let configuration = program.file("proxy.toml");
+    let health = |more: &[&str]| {
+        let mut command = callgate(&["health", "--config"]);
+        command.arg(&configuration).args(more);
+        run(command)
+    };
+    let live = health(&[]).await;
+    assert_eq!((live.status.code(), &*text(&live.stdout)), (Some(0), "ok\n"));
+    let mut tls = program.connect().await;
+    tls.write_all(b"GET / HTTP/1.1\r\nHost: app.test\r\n\r\n").await.unwrap();
+    assert_eq!(status(&read_head(&mut tls).await), 502);
+    let ready = health(&["--ready"]).await;
+    assert_eq!(ready.status.code(), Some(1));
+    assert_eq!(text(&ready.stderr), format!("app: cannot reach {closed}\nnot ready\n"));
+    program.running.child.kill().unwrap();
+    program.running.child.wait().unwrap();
+    let gone = health(&[]).await;
+    assert_eq!(gone.status.code(), Some(69));
+    assert!(text(&gone.stderr).contains("no process listens there"), "{}", text(&gone.stderr));
 }
 
 #[tokio::test]
