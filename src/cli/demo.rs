@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::{CommandResult, print_line, report_error, report_problems, run};
 use crate::config;
 use crate::demo::app::{PortalApp, PortalOptions, SameSite};
-use crate::demo::server::serve;
-use crate::demo::vodia::{VodiaOptions, VodiaPbx};
+use crate::demo::server::{serve, serve_at};
+use crate::demo::vodia::{Tenant, VodiaOptions, VodiaPbx};
 use crate::demo::voximplant::VoximplantCloud;
 use crate::model::ott::{VoximplantUser, users_line};
 use crate::observe::{RequestId, trace};
@@ -26,11 +26,37 @@ pub(super) struct Arguments {
     /// The address to serve at
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8443")]
     listen: SocketAddr,
+    /// Serve only the stand-ins for the app, at 127.0.0.1:3000, and the PBX, at 127.0.0.1:8080, as the configuration in the
+    /// README names them
+    #[arg(long, conflicts_with = "listen")]
+    stand_ins: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> CommandResult {
     trace::init(tracing::Level::INFO, config::LogFormat::Text);
-    run::runtime()?.block_on(show(arguments.listen))
+    let runtime = run::runtime()?;
+    if arguments.stand_ins {
+        let served = runtime.block_on(serve_stand_ins());
+        return served.map_err(|error| report_error("cannot serve the stand-ins", &error));
+    }
+    runtime.block_on(show(arguments.listen))
+}
+
+/// Serves the app and the PBX of the README's configuration until a signal asks to stop.
+async fn serve_stand_ins() -> io::Result<()> {
+    let tenants = vec![Tenant::with_alice_and_bob("acme.example.com")];
+    let pbx = VodiaPbx::new(VodiaOptions { tenants, ..VodiaOptions::default() });
+    let app = PortalApp::new(PortalOptions {
+        pbx_origin: "https://pbx.example.com".into(),
+        tenant: "acme".into(),
+        ..PortalOptions::default()
+    });
+    let app = serve_at(SocketAddr::from(([127, 0, 0, 1], 3000)), app).await?;
+    let pbx = serve_at(SocketAddr::from(([127, 0, 0, 1], 8080)), pbx).await?;
+    for (part, address) in [("app", app.addr), ("pbx", pbx.addr)] {
+        tracing::info!(part, %address, "listening");
+    }
+    run::until_terminated().await
 }
 
 async fn show(listen: SocketAddr) -> CommandResult {

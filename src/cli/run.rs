@@ -35,6 +35,12 @@ pub(super) fn runtime() -> Result<Runtime, ExitCode> {
     runtime::Builder::new_current_thread().enable_all().build().map_err(|error| report_error("cannot start", &error))
 }
 
+/// Waits until a signal asks to stop.
+pub(super) async fn until_terminated() -> io::Result<()> {
+    Signals::listen()?.terminated().await;
+    Ok(())
+}
+
 /// Serves until a signal asks to stop, then drains. Without a source there is no reload and no hand-over.
 ///
 /// Calls `ready` once connections are accepted.

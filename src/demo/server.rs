@@ -97,11 +97,19 @@ impl<H> Drop for StandIn<H> {
 /// # Panics
 /// When 127.0.0.1 has no free port.
 pub async fn serve<H: Handler>(handler: H) -> StandIn<H> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("the loopback has a free port");
-    let addr = listener.local_addr().expect("a bound socket has an address");
+    serve_at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), handler).await.expect("the loopback has a free port")
+}
+
+/// Starts a stand-in at an address.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub async fn serve_at<H: Handler>(addr: SocketAddr, handler: H) -> io::Result<StandIn<H>> {
+    let listener = TcpListener::bind(addr).await?;
+    let addr = listener.local_addr()?;
     let handler = Arc::new(handler);
     let accepting = tokio::spawn(accept(listener, Arc::clone(&handler))).abort_handle();
-    StandIn { addr, handler, accepting }
+    Ok(StandIn { addr, handler, accepting })
 }
 
 /// Accepts connections until the stand-in is dropped; the set then ends every connection.
