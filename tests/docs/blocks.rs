@@ -13,6 +13,8 @@ const NOT_RUN: &str = "# not run: ";
 pub enum Kind {
     /// Commands that must succeed.
     Sh,
+    /// Commands of an installation, which `tests/package/run` runs on a machine of its own.
+    Installation,
     /// Commands behind `$ `, each with its output; `…` stands for any text.
     Console,
     /// A configuration, or tables of one.
@@ -60,6 +62,7 @@ pub fn documents() -> Vec<PathBuf> {
 fn kind(word: &str, place: &str) -> Kind {
     match word {
         "sh" => Kind::Sh,
+        "bash" => Kind::Installation,
         "console" => Kind::Console,
         "toml" => Kind::Toml,
         "http" => Kind::Http,
@@ -115,6 +118,18 @@ fn few_blocks_are_not_run_and_those_say_why() {
     let reasons: Vec<_> = blocks.iter().filter_map(Block::reason_not_to_run).collect();
     assert!(reasons.len() <= MOST_NOT_RUN, "{reasons:#?}");
     assert!(reasons.iter().all(|reason| reason.len() > 10), "{reasons:#?}");
+}
+
+/// `tests/package/run` takes its commands from the document, by the number of the block.
+#[test]
+fn every_command_of_an_installation_is_run() {
+    let script = fs::read_to_string("tests/package/run").unwrap();
+    let blocks = all_blocks(Kind::Installation);
+    assert!(blocks.len() > 3 && blocks.iter().all(|block| block.place.starts_with("docs/install.md:")));
+    for number in 1..=blocks.len() {
+        assert!(script.contains(&format!("block {number} ")), "block {number}");
+    }
+    assert!(!script.contains(&format!("block {} ", blocks.len() + 1)));
 }
 
 #[test]

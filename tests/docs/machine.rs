@@ -186,6 +186,7 @@ impl Machine {
                 assert_eq!(status, "303", "{}", block.place);
             }
             Kind::Toml
+            | Kind::Installation
             | Kind::Http
             | Kind::Js
             | Kind::Json
