@@ -132,3 +132,14 @@ fn the_unit_of_the_sockets_fits_the_configuration_of_the_readme() {
         assert!(configuration.contains(&format!("listen = \"{address}\"")), "{address}");
     }
 }
+
+#[test]
+fn the_files_of_the_package_are_those_of_the_documents() {
+    let secret = r#"{ file = "/etc/callgate/pbx-admin" }"#;
+    let configuration = readme_configuration();
+    assert!(configuration.contains(secret));
+    let configuration = configuration.replace(secret, r#"{ credential = "pbx-admin" }"#);
+    assert!(fs::read_to_string("deploy/proxy.toml").unwrap().ends_with(&configuration));
+    let rotation = fs::read_to_string("deploy/callgate.logrotate").unwrap();
+    assert!(all_blocks(Kind::Text).iter().any(|block| block.text == rotation));
+}
