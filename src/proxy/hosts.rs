@@ -43,7 +43,12 @@ impl Hosts {
 
     /// Finds the upstream of a request by its host, in lower case and without port, and the canonical copy of its path.
     pub(super) fn route(&self, host: &str, path: &str) -> Option<Destination> {
-        if self.are_passed_on(host) { None } else { self.routes.find(host, path) }
+        let to = if self.are_passed_on(host) { None } else { self.routes.find(host, path) };
+        // A path that the node of a host does not have is not looked for at another node.
+        to.filter(|to| match to {
+            Destination::Pbx(node) if self.config.pbx.are_several() => self.pbx_at(host) == Some(*node),
+            Destination::App | Destination::Pbx(_) => true,
+        })
     }
 
     /// Tells whether connections for a host are passed on before TLS, so that no request for it is answered here.

@@ -306,6 +306,14 @@ impl SharedState {
                 }
             }
         }
+        if config.pbx.are_several() {
+            let nodes = self.connectors.pbx.clone();
+            let is_away = |node: &Connector| node.check().is_err();
+            parts.add("pbx", move || match nodes.iter().all(is_away) {
+                true => Err("no node can be reached".to_owned()),
+                false => Ok(()),
+            });
+        }
         if let Some(engine) = self.engine.clone() {
             parts.add_unneeded("shared", move || engine.problem().or_else(|| engine.complaint()).map_or(Ok(()), Err));
         }

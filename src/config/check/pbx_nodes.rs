@@ -61,6 +61,10 @@ fn check_apart(table: &TomlNode<'_, '_>, node: &PbxConfig, before: &PbxConfig) {
         let hint = "write each domain at one node; without `domains`, a node has those that its `hosts` cover";
         at("domains").refuse::<()>(message, hint);
     }
+    if let Some(url) = node.upstream.urls.iter().find(|url| before.upstream.urls.contains(url)) {
+        let message = format_args!("{} is also the node `{name}`", url.text());
+        at("url").refuse::<()>(message, "write each PBX once, with all its hosts");
+    }
     let (ours, theirs) = (&node.socket, &before.socket);
     let is_alias = |socket: &Option<String>, other: &PbxConfig| {
         socket.as_ref().is_some_and(|socket| other.aliases.iter().any(|alias| own_paths::is_same(alias, socket)))

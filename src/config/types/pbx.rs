@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{AutoConfig, HostPattern, UpstreamConfig};
+use super::{AutoConfig, HostPattern, UpstreamConfig, UpstreamUrl};
 #[cfg(test)]
-use super::{Trust, UpstreamPolicy, UpstreamTimeouts, UpstreamUrl};
+use super::{Trust, UpstreamPolicy, UpstreamTimeouts};
 use crate::model::account::Language;
 use crate::model::rate::Rate;
 use crate::model::secret::Secret;
@@ -52,6 +52,18 @@ pub struct PbxConfig {
 }
 
 impl PbxConfig {
+    /// Returns what this PBX is recognized by later, when its node may have another name and other hosts: its first `url`.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        self.upstream.urls.first().map(UpstreamUrl::text).unwrap_or_default()
+    }
+
+    /// Tells whether an [`PbxConfig::identity`] was that of this PBX: one of its URLs.
+    #[must_use]
+    pub fn is_identified_by(&self, identity: &str) -> bool {
+        self.upstream.urls.iter().any(|url| url.text() == identity)
+    }
+
     /// Returns the patterns of the domains of its tenants.
     #[must_use]
     pub fn tenants(&self) -> &[HostPattern] {

@@ -127,22 +127,15 @@ impl PbxNodes {
         rated.max_by_key(|(exactness, _)| *exactness).map(|(_, index)| index)
     }
 
-    /// Finds the node that has opened a session: by the name that the node had, else by the host at which its browser meets
-    /// the PBX. `host`: with or without port.
+    /// Finds the node that has opened a session. `pbx`: the [`PbxConfig::identity`] that the node had; names and hosts may have
+    /// gone to another PBX since. A session without one is of the only node.
     #[must_use]
-    pub fn of_session(&self, name: Option<&str>, host: Option<&str>) -> Option<NodeIndex> {
-        let by_host = || self.at_host(&without_port(host?).to_ascii_lowercase());
-        match name {
-            Some(name) => self.named(name).or_else(by_host),
-            None if self.are_several() => by_host(),
-            None => self.position(|_| true),
+    pub fn of_session(&self, pbx: Option<&str>) -> Option<NodeIndex> {
+        match pbx {
+            Some(pbx) => self.position(|node| node.is_identified_by(pbx)),
+            None => self.position(|_| !self.are_several()),
         }
     }
-}
-
-fn without_port(authority: &str) -> &str {
-    let host = authority.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-    host.map_or(authority, |(host, _)| host)
 }
 
 #[cfg(test)]
@@ -161,7 +154,7 @@ mod tests {
     fn one_pbx_has_all_tenants_and_needs_no_name() {
         let nodes = nodes(&[("pbx", &["pbx.test"])]);
         assert_eq!(name(&nodes, nodes.of_domain("any.test")), Some("pbx"));
-        assert_eq!(name(&nodes, nodes.of_session(None, Some("gone.test"))), Some("pbx"));
+        assert_eq!(name(&nodes, nodes.of_session(None)), Some("pbx"));
         assert_eq!(nodes.label(nodes.named("pbx").unwrap()), None);
         assert_eq!((nodes.at_host("any.test"), name(&nodes, nodes.at_host("pbx.test"))), (None, Some("pbx")));
     }
@@ -185,20 +178,19 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_of_the_node_with_its_name_else_of_that_with_its_host() {
+    fn a_session_is_of_the_pbx_that_opened_it() {
         let all = nodes(&[("north", &["a.test"]), ("south", &["b.test"])]);
-        for (session, host, expected) in [
-            (Some("south"), Some("a.test"), Some("south")),
-            (Some("gone"), Some("B.test:8443"), Some("south")),
-            (Some("gone"), Some("gone.test"), None),
-            (Some("gone"), None, None),
-            (None, Some("a.test"), Some("north")),
-            (None, None, None),
+        for (pbx, expected) in [
+            (Some("unix:/run/south.sock"), Some("south")),
+            (Some("unix:/run/gone.sock"), None),
+            (Some("south"), None),
+            (None, None),
         ] {
-            assert_eq!(name(&all, all.of_session(session, host)), expected, "{session:?} {host:?}");
+            assert_eq!(name(&all, all.of_session(pbx)), expected, "{pbx:?}");
         }
         let one = nodes(&[("pbx", &["a.test"])]);
-        assert_eq!(one.of_session(Some("south"), Some("b.test")), None, "its node is gone");
-        assert_eq!(name(&one, one.of_session(Some("north"), Some("a.test"))), Some("pbx"));
+        assert_eq!(one.of_session(Some("unix:/run/south.sock")), None, "its node is gone");
+        assert_eq!(name(&one, one.of_session(None)), Some("pbx"));
+        assert_eq!(all.0[0].identity(), "unix:/run/north.sock");
     }
 }

@@ -67,6 +67,9 @@ pub(crate) struct SessionLogin {
     /// The name of the PBX node that opened it; `None`: there was one PBX.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// What the PBX that opened it is recognized by, whatever its node is called now; `None`: a version before did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pbx: Option<String>,
     /// When the login began. A logout after that ends its session too.
     pub began: Timestamp,
     /// The marks of the caller's credential.
@@ -181,6 +184,7 @@ impl SessionLogin {
             client: IpAddr::from([192, 0, 2, 7]),
             host: Some("pbx.test".to_owned()),
             node: None,
+            pbx: None,
             began: Timestamp::now(),
             marks: Vec::new(),
         }

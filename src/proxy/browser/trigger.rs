@@ -82,8 +82,8 @@ fn knows_origin(config: &Config, node: NodeIndex, origin: &[u8], authority: &Aut
     }
     let host = str::from_utf8(origin).ok().and_then(|origin| origin.strip_prefix("https://"));
     let host = host.map(|host| host.rsplit_once(':').map_or(host, |(host, _)| host));
-    let app = config.app.as_ref().map(|app| &app.upstream);
-    host.is_some_and(|host| app.into_iter().chain([&pbx.upstream]).any(|upstream| upstream.lists(host)))
+    let is_of_app = |host: &str| config.app.as_ref().is_some_and(|app| app.upstream.lists(host));
+    host.is_some_and(|host| is_of_app(host) || config.pbx.at_host(host) == Some(node))
 }
 
 #[cfg(test)]

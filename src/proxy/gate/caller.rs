@@ -66,12 +66,12 @@ impl Caller {
     }
 
     /// Describes its login to the table of sessions. `host`: the PBX's, with its port, for the browser. `node`: the name of the PBX
-    /// node, where there are several.
+    /// node, where there are several. `pbx`: what it is recognized by.
     pub(in crate::proxy) fn session_login(
         &self,
         rule: &str,
         host: Option<String>,
-        node: Option<String>,
+        (node, pbx): (Option<String>, String),
     ) -> SessionLogin {
         SessionLogin {
             method: self.method.clone(),
@@ -81,6 +81,7 @@ impl Caller {
             client: self.client,
             host,
             node,
+            pbx: Some(pbx),
             began: self.began,
             marks: self.marks.clone(),
         }

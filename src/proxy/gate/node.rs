@@ -20,8 +20,10 @@ const LEGACY: &str = "the [[pbx]] of the account has the legacy dialect, which k
 const FOREIGN_PAGE: &str = "the [[pbx]] of the account does not list the origin of the page";
 
 impl Gate {
-    /// Finds the node where a session is opened, if one is known. `named`: the node that the login itself names by a host.
+    /// Finds the node where a session is opened, if one is known. `named`: the node that the login itself names by a host, which
+    /// chooses no node for an administrator.
     pub(super) fn node_of(&self, role: &Role, named: Option<NodeIndex>) -> Option<NodeIndex> {
+        let named = named.filter(|_| matches!(role, Role::User(_)));
         self.config().pbx.of_domain(role.domain().as_str()).or(named)
     }
 

@@ -45,7 +45,7 @@ impl AcceptedLogin {
     /// # Errors
     /// When the PBX gives none, no audit line can be written, or the account was frozen meanwhile.
     pub(super) async fn open(&self, login: PbxLogin<'_>, attempt: &Attempt<'_>) -> Result<SessionId, Error> {
-        let session = self.session_login(self.meets_at.clone());
+        let session = self.session_login(login, self.meets_at.clone());
         self.open_with(login, attempt, login.sessions.mint(self.grant.role(), session)).await
     }
 
@@ -61,7 +61,7 @@ impl AcceptedLogin {
     ) -> Result<Response<Body>, Error> {
         let PbxLogin { sessions, settings, .. } = login;
         let host = &attempt.context.authority.raw;
-        let session = self.session_login(host.to_str().ok().map(str::to_owned));
+        let session = self.session_login(login, host.to_str().ok().map(str::to_owned));
         let questions = sessions.mint_cookies(self.grant.role(), host, session);
         let cookies = self.open_with(login, attempt, questions).await?;
         // The landing page takes no language from its address.
@@ -85,7 +85,7 @@ impl AcceptedLogin {
         host: &HeaderValue,
         attempt: &Attempt<'_>,
     ) -> Result<HeldSession, Error> {
-        let session = self.session_login(host.to_str().ok().map(str::to_owned));
+        let session = self.session_login(login, host.to_str().ok().map(str::to_owned));
         let held = login.sessions.hold(self.grant.role(), host, session, &login.gate.logs);
         self.open_with(login, attempt, held).await
     }
@@ -129,8 +129,9 @@ impl AcceptedLogin {
         login.gate.audit_grant(attempt, &self.facts()).await
     }
 
-    fn session_login(&self, host: Option<String>) -> SessionLogin {
-        self.caller.session_login(self.grant.rule(), host, self.node.clone())
+    fn session_login(&self, login: PbxLogin<'_>, host: Option<String>) -> SessionLogin {
+        let pbx = login.settings.identity();
+        self.caller.session_login(self.grant.rule(), host, (self.node.clone(), pbx))
     }
 
     /// Refuses the login if its account was frozen since it was accepted.

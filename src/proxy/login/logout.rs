@@ -53,7 +53,13 @@ pub(in crate::proxy) async fn answer_pbx(
     request: Request<RequestBody>,
     context: &RequestContext,
 ) -> Result<Response<Body>, Error> {
-    let origins = logins.gate.hosts.origins(LoginKind::Pbx);
+    let hosts = &logins.gate.hosts;
+    let origins = match hosts.pbx_at(&context.authority.host) {
+        // callgate knows no session of this node, so it can end none.
+        Some(node) if logins.at(node).is_none() => return Err(Error::NotFound),
+        Some(node) => hosts.origins_of(node),
+        None => hosts.origins(LoginKind::Pbx),
+    };
     match *request.method() {
         Method::GET | Method::HEAD => {
             let reader = logins.gate.reader(request.uri().query(), request.headers());

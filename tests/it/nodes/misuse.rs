@@ -2,7 +2,7 @@
 
 use http::Method;
 
-use crate::kit::nodes::{Nodes, NodesPlan};
+use crate::kit::nodes::{Nodes, NodesPlan, SOUTH_ADMIN};
 use crate::kit::vodia::Dialect;
 
 const SHIELD: &str = "shield = { from = [\"127.0.0.7\"] }";
@@ -126,4 +126,41 @@ async fn no_administrator_of_the_system_is_asked_for_at_a_legacy_node() {
     assert_eq!(ask("acme.test").await, 403);
     nodes.gate.line(&["audit refusal", "pbx=north", "legacy dialect"]).await;
     assert_eq!((ask("other.test").await, nodes.minted()), (303, [0, 0]));
+}
+
+#[tokio::test]
+async fn a_path_that_the_node_of_a_host_lacks_is_not_at_another_node() {
+    let plan = NodesPlan { south: "paths = [\"/usr\", \"/welcome.htm\"]", ..NodesPlan::default() };
+    let mut nodes = plan.start().await;
+    let wide = nodes.gate.text.replace("[\"acme.test\", \"pbx.test\"]", "[\"acme.test\", \"*.test\"]");
+    nodes.gate.reload(&wide).await.unwrap();
+    nodes.gate.get("/usr_index.htm").host("a.pbx.test").send().await;
+    nodes.gate.get("/page.htm").host("a.pbx.test").send().await.expect(421);
+    nodes.gate.get("/page.htm").host("pbx.test").send().await;
+    assert_eq!(nodes.paths(), [vec!["/page.htm".to_owned()], vec!["/usr_index.htm".to_owned()]]);
+}
+
+#[tokio::test]
+async fn no_host_chooses_the_node_of_an_administrator() {
+    let rules = "[[allow]]\nauth = \"app\"\npbx = { domain = \"third.test\", level = \"domain\" }\n";
+    let nodes = NodesPlan { rules, ..NodesPlan::default() }.start().await;
+    for host in ["acme.test", "other.test", "app.test"] {
+        let asking = nodes.gate.get("/auth/pbx").host(host).cookie(&nodes.app.log_in("alice"));
+        asking.send().await.expect(403);
+    }
+    assert_eq!(nodes.minted(), [0, 0]);
+}
+
+#[tokio::test]
+async fn a_logout_is_not_confirmed_where_it_ends_nothing() {
+    let mut nodes = Nodes::new().await;
+    let admin = nodes.gate.text.lines().find(|line| line.contains(SOUTH_ADMIN)).unwrap().to_owned();
+    let without = nodes.gate.text.replace(&admin, "");
+    nodes.gate.reload(&without).await.unwrap();
+    for (host, status) in [("other.test", 404), ("acme.test", 200)] {
+        let logout = nodes.gate.post("/auth/pbx/logout", "application/json", "{}").host(host);
+        let origin = format!("https://{host}");
+        let logout = logout.header("origin", &origin).header("accept", "application/json");
+        logout.send().await.expect(status);
+    }
 }

@@ -137,6 +137,26 @@ async fn a_reload_adds_and_removes_a_node() {
     assert_eq!(text, both);
 }
 
+/// Names and hosts may go to another PBX: the session stays where it is.
+#[tokio::test]
+async fn a_session_ends_at_its_pbx_whatever_a_reload_calls_it() {
+    let mut nodes = Nodes::new().await;
+    let ids = [("acme.test", "north"), ("other.test", "south")];
+    let north = session(&open(&nodes, ids[0].0).await.expect(303));
+    let south = session(&open(&nodes, ids[1].0).await.expect(303));
+    let swap = |text: &str, one: &str, two: &str| text.replace(one, "\0").replace(two, one).replace('\0', two);
+    let renamed = swap(&nodes.gate.text, "name = \"north\"", "name = \"south\"");
+    let moved = swap(&renamed, "[\"acme.test\", \"pbx.test\"]", "[\"other.test\", \"*.pbx.test\"]");
+    nodes.gate.reload(&moved).await.unwrap();
+    assert_eq!(order(&nodes.gate, "/sessions/end", &json!({ "all": true })).0, 200);
+    for (pbx, id) in [(&nodes.north, &north), (&nodes.south, &south)] {
+        until("the end of a session", || pbx.sessions().iter().all(|one| one.id != *id)).await;
+        let told = pbx.requests().into_iter().filter(|seen| seen.method == "DELETE");
+        let cookies: Vec<_> = told.map(|seen| seen.header("cookie").unwrap().to_owned()).collect();
+        assert_eq!(cookies, [format!("session={id}")]);
+    }
+}
+
 #[tokio::test]
 async fn commands_name_the_node() {
     let nodes = Nodes::new().await;

@@ -7,7 +7,8 @@ const ADMIN: &str = "admin = { user = \"sso\", password = { env = \"PBX_ADMIN_PA
 
 /// Writes a node of five lines.
 fn node(hosts: &str, more: &str) -> String {
-    format!("[[pbx]]\nurl = \"http://127.0.0.1\"\nhosts = {hosts}\n{more}\n")
+    let letters: String = hosts.chars().filter(char::is_ascii_alphanumeric).collect();
+    format!("[[pbx]]\nurl = \"unix:/run/{letters}.sock\"\nhosts = {hosts}\n{more}\n")
 }
 
 fn nodes(text: &str) -> PbxNodes {
@@ -61,6 +62,8 @@ fn each_host_and_each_tenant_is_at_one_node() {
     ] {
         refuses(&two(hosts, more), &[expected]);
     }
+    let url = "10:7: `pbx.url`: unix:/run/atest.sock is also the node `a.test`";
+    refuses(&(node("[\"a.test\"]", "") + "\n\n[[pbx]]\nurl = \"unix:/run/atest.sock\"\nhosts = [\"b.test\"]"), &[url]);
     let without =
         node("[\"a.test\"]", "") + "\n[[pbx]]\nname = \"b\"\nurl = \"http://127.0.0.1\"\npaths = [\"/rest/\"]";
     refuses(&without, &["8:1: `pbx`: has no `hosts`, by which the nodes are told apart"]);
