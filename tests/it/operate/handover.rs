@@ -5,6 +5,8 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -118,7 +120,7 @@ async fn sockets_of_systemd_are_taken_and_each_step_is_notified() {
     program.change("127.0.0.1:0", &addr.to_string());
     program.addr = addr;
     let notify = UnixDatagram::bind(program.file("notify")).unwrap();
-    notify.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    notify.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     // Connections from before the start wait in the queue.
     let early = tokio::net::TcpStream::connect(addr).await.unwrap();
     let mut running = activated(&program, socket.into(), &notify);
@@ -141,19 +143,40 @@ async fn sockets_of_systemd_are_taken_and_each_step_is_notified() {
     assert_eq!(notified(&notify), "STOPPING=1\n");
 }
 
+/// How long a message to systemd is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Reads all messages as they come, as systemd does: its socket may hold ten.
+fn messages(notify: UnixDatagram) -> mpsc::Receiver<String> {
+    notify.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (sender, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut message = [0; 200];
+        while let Ok(length) = notify.recv(&mut message) {
+            if sender.send(String::from_utf8_lossy(&message[..length]).into_owned()).is_err() {
+                return;
+            }
+        }
+    });
+    told
+}
+
 #[tokio::test]
 async fn the_watchdog_of_systemd_is_notified_also_by_the_process_that_was_handed_over_to() {
     let upstream = RawUpstream::ok().await;
     let program = Program::before(upstream.addr, "").await;
     program.change("127.0.0.1:0", &TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string());
     let notify = UnixDatagram::bind(program.file("notify")).unwrap();
-    notify.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let told = messages(notify);
     // As systemd, which names the first process.
     let mut command = piped(Command::new("sh"));
     command.args(["-c", "WATCHDOG_PID=$$ exec \"$0\" run --config \"$1\"", env!("CARGO_BIN_EXE_callgate")]);
     command.arg(program.file("proxy.toml")).env("WATCHDOG_USEC", "20000").env("NOTIFY_SOCKET", program.file("notify"));
     let mut running = Running::start(command);
-    let heard = |part: &str| while !notified(&notify).starts_with(part) {};
+    let heard = |part: &str| {
+        let end = Instant::now() + PATIENCE;
+        while !told.recv_timeout(end.saturating_duration_since(Instant::now())).unwrap().starts_with(part) {}
+    };
     heard("READY=1");
     heard("WATCHDOG=1");
     running.signal("-USR2");
@@ -174,7 +197,7 @@ async fn the_parent_of_the_newest_process_tells_systemd_of_its_end() {
     program.addr = socket.local_addr().unwrap();
     program.change("127.0.0.1:0", &program.addr.to_string());
     let notify = UnixDatagram::bind(program.file("notify")).unwrap();
-    notify.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    notify.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let running = activated(&program, socket.into(), &notify);
     assert_eq!(notified(&notify), "READY=1\n");
     let mut kept = tunnel(&program).await;
