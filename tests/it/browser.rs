@@ -223,7 +223,7 @@ async fn a_click_on_another_site_without_a_login_ends_at_a_page_that_says_so() {
     stage.browser.click("#link").await;
     stage.browser.find("h1").await;
     stage.browser.picture("unauthorized").await;
-    assert!(stage.browser.text().await.contains("Log in first"), "{}", stage.browser.text().await);
+    assert!(stage.browser.text().await.contains("Connectez-vous d’abord"), "{}", stage.browser.text().await);
     stage.browser.back().await;
     stage.browser.find("body[data-page=third]").await;
     assert!(stage.pbx.mints().is_empty());

@@ -129,7 +129,7 @@ async fn pages_of_other_origins_log_nobody_out() {
                 stage.browser.run(&form).await;
                 stage.browser.arrive(target).await;
                 stage.browser.find("h1").await;
-                assert!(stage.browser.text().await.contains("must come from the same site"), "{setup:?} {attacker}");
+                assert!(stage.browser.text().await.contains("Another site sent you here"), "{setup:?} {attacker}");
             }
         }
         assert_eq!(stage.pbx.sessions().len(), 1, "{setup:?}");

@@ -132,7 +132,7 @@ async fn a_caller_that_declines_or_logs_out_is_not_logged_in() {
     stage.browser.click("a[href*=abort]").await;
     stage.browser.find("h1").await;
     assert!(
-        stage.browser.text().await.contains("The login service did not log you in"),
+        stage.browser.text().await.contains("The login service refused the login"),
         "{}",
         stage.browser.text().await
     );
