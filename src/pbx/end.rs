@@ -29,7 +29,7 @@ pub(crate) async fn end_sessions(
     nodes: PbxNodes,
     connectors: PerNode<Connector>,
 ) -> Infallible {
-    let of = |session: &IssuedSession| nodes.of_session(session.login.pbx.as_deref());
+    let of = |session: &IssuedSession| nodes.of_session(session.login.node.as_deref(), session.login.pbx.as_deref());
     let end_at = async |node: Option<NodeIndex>| -> Infallible {
         let target = node.map(|node| (&connectors[node], nodes[node].timeout));
         loop {

@@ -128,12 +128,13 @@ impl PbxNodes {
     }
 
     /// Finds the node that has opened a session. `pbx`: the [`PbxConfig::identity`] that the node had; names and hosts may have
-    /// gone to another PBX since. A session without one is of the only node.
+    /// gone to another PBX since. `name`: what the node was called among several. Where there was one PBX and there is one, it is
+    /// the same, and each member may reach it by another `url`.
     #[must_use]
-    pub fn of_session(&self, pbx: Option<&str>) -> Option<NodeIndex> {
-        match pbx {
-            Some(pbx) => self.position(|node| node.is_identified_by(pbx)),
-            None => self.position(|_| !self.are_several()),
+    pub fn of_session(&self, name: Option<&str>, pbx: Option<&str>) -> Option<NodeIndex> {
+        match (name, pbx) {
+            (None, _) if !self.are_several() => self.position(|_| true),
+            (_, pbx) => self.position(|node| pbx.is_some_and(|pbx| node.is_identified_by(pbx))),
         }
     }
 }
@@ -154,7 +155,7 @@ mod tests {
     fn one_pbx_has_all_tenants_and_needs_no_name() {
         let nodes = nodes(&[("pbx", &["pbx.test"])]);
         assert_eq!(name(&nodes, nodes.of_domain("any.test")), Some("pbx"));
-        assert_eq!(name(&nodes, nodes.of_session(None)), Some("pbx"));
+        assert_eq!(name(&nodes, nodes.of_session(None, Some("unix:/run/other.sock"))), Some("pbx"));
         assert_eq!(nodes.label(nodes.named("pbx").unwrap()), None);
         assert_eq!((nodes.at_host("any.test"), name(&nodes, nodes.at_host("pbx.test"))), (None, Some("pbx")));
     }
@@ -186,11 +187,13 @@ mod tests {
             (Some("south"), None),
             (None, None),
         ] {
-            assert_eq!(name(&all, all.of_session(pbx)), expected, "{pbx:?}");
+            for label in [None, Some("north")] {
+                assert_eq!(name(&all, all.of_session(label, pbx)), expected, "{pbx:?}");
+            }
         }
         let one = nodes(&[("pbx", &["a.test"])]);
-        assert_eq!(one.of_session(Some("unix:/run/south.sock")), None, "its node is gone");
-        assert_eq!(name(&one, one.of_session(None)), Some("pbx"));
+        assert_eq!(one.of_session(Some("south"), Some("unix:/run/south.sock")), None, "its node is gone");
+        assert_eq!(name(&one, one.of_session(None, None)), Some("pbx"));
         assert_eq!(all.0[0].identity(), "unix:/run/north.sock");
     }
 }

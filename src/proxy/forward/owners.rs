@@ -37,7 +37,8 @@ impl SessionsAt<'_> {
 
     /// Tells whether this node opened a session.
     fn is_here(&self, session: &IssuedSession) -> bool {
-        self.nodes.of_session(session.login.pbx.as_deref()) == Some(self.node)
+        let login = &session.login;
+        self.nodes.of_session(login.node.as_deref(), login.pbx.as_deref()) == Some(self.node)
     }
 
     /// Tells whether another node opened the session with an id.
