@@ -3,6 +3,7 @@
 mod admin_client;
 mod audit;
 mod check;
+mod config_file;
 mod demo;
 mod explain;
 mod freeze;
@@ -22,15 +23,17 @@ mod systemd;
 mod text_table;
 mod time_args;
 mod unstarted_gate;
+mod version;
 
 use std::error::Error;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
+use self::config_file::ConfigArgument;
 use self::output::{print_line, print_remark};
 use crate::config::{self, Config, Problems};
 use crate::observe::{causes, trace};
@@ -64,17 +67,16 @@ enum Command {
     /// Serve requests. SIGTERM or SIGINT stops after the requests in flight, a second one at once; SIGHUP reloads the
     /// files, SIGUSR2 hands over to a new process
     Run {
-        /// The configuration
-        #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
-        config: PathBuf,
+        #[command(flatten)]
+        config: ConfigArgument,
     },
     /// Show all logins on this machine, with stand-ins for the app, the PBX and Voximplant; needs no set-up
     Demo(demo::Arguments),
     /// Report every error in a configuration, without serving it. Exit code 78 if there is one
+    #[command(visible_alias = "validate")]
     Check {
-        /// The configuration
-        #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
-        config: PathBuf,
+        #[command(flatten)]
+        config: ConfigArgument,
         /// Also try what the configuration names: upstreams, the app's whoami, the PBX administrator's password
         #[arg(long)]
         online: bool,
@@ -106,6 +108,8 @@ enum Command {
     /// Show what the limits in shadow have measured
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
+    /// Print the version
+    Version(version::Arguments),
     /// Print the script that lets a shell complete the commands
     Completions(manual::CompletionsArguments),
     /// Write the pages for `man` into a folder
@@ -138,11 +142,12 @@ pub fn main() -> ExitCode {
         Command::Link(arguments) => link::run(&arguments),
         Command::Keys(command) => keys::run(&command),
         Command::Limits(command) => limits::run(&command),
+        Command::Version(arguments) => version::run(&arguments),
         Command::Completions(arguments) => manual::completions(&arguments),
         Command::Man(arguments) => manual::man(&arguments),
     };
     trace::flush();
-    done.err().unwrap_or(ExitCode::SUCCESS)
+    done.err().inspect(|_| config_file::tell_used()).unwrap_or(ExitCode::SUCCESS)
 }
 
 /// Prints the usage: to standard output for `--help` and `--version`, else to standard error.
@@ -157,9 +162,10 @@ fn print_usage(unparsed: &clap::Error) -> ExitCode {
 /// The result of a command: success, or the exit code after an error that was already reported.
 type CommandResult = Result<(), ExitCode>;
 
-/// Loads a configuration, or reports every error in it.
+/// Loads a configuration, or reports every error in it. Secrets that only callgate's unit or container has may be missing: a
+/// command that needs one looks whether it is there.
 fn load(path: &Path) -> Result<Config, ExitCode> {
-    accept(config::load(path, &environment))
+    accept(config::load_elsewhere(path, &environment))
 }
 
 /// Returns the value of an environment variable, with U+FFFD for what is not UTF-8.

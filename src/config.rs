@@ -11,9 +11,9 @@ pub mod problem;
 mod source;
 pub mod types;
 
-pub use self::check::{ChainFlaw, ReadOutcome, admin, key_ring_file, load, parse, read};
+pub use self::check::{ChainFlaw, ReadOutcome, admin, audit_file, key_ring_file, load, load_elsewhere, parse, read};
 pub use self::files::{FileSnapshot, FileWatch, can_write};
 pub use self::outbound_proxy::OutboundProxy;
 pub use self::permissions::exposed_secret;
-pub use self::problem::{Problem, Problems};
+pub use self::problem::{Problem, Problems, UnseenSecret};
 pub use self::types::*;

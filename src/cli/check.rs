@@ -4,7 +4,6 @@ mod engine;
 mod pbx_version;
 
 use std::fmt::Display;
-use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use tokio::runtime::{self, LocalOptions};
 use tokio::time::timeout;
 
 use super::unstarted_gate::UnstartedGate;
-use super::{CommandResult, EX_CONFIG, load, print_line, print_remark, report_error};
+use super::{CommandResult, ConfigArgument, EX_CONFIG, load, print_line, print_remark, report_error};
 use crate::auth::{self, Provider};
 use crate::config::{
     self, AppMethodConfig, ChainFlaw, Config, HostPattern, JwtKeySource, Listen, LoginOrigin, MethodKind,
@@ -29,8 +28,13 @@ use crate::pbx::{self, Pbx};
 use crate::state::{OpenError, Store};
 use crate::upstream::{self, Connector, PassthroughTarget, RequestBody, Upstream, UpstreamResponse};
 
-pub(super) fn run(path: &Path, online: bool) -> CommandResult {
+pub(super) fn run(config: &ConfigArgument, online: bool) -> CommandResult {
+    config.tell();
+    let path = config.path();
     let config = Arc::new(load(path)?);
+    for unseen in &config.unseen {
+        print_remark(&format_args!("warning: {}", unseen.problem));
+    }
     let name = path.display();
     let start_problems = start_problems(&config);
     for problem in &start_problems {
@@ -265,6 +269,10 @@ async fn try_pbx(config: &Config, settings: &PbxConfig, table: &str) -> Vec<Stri
     let Some(upstream) = upstream else { return problems };
     problems.extend(pbx_version::report(&upstream, settings, table).await);
     let Some(admin) = &settings.admin else { return problems };
+    if admin.password.is_unseen() {
+        print_fact(&format_args!("{table}: the password of {:?} cannot be seen here, so it was not tried", admin.user));
+        return problems;
+    }
     let unknown =
         Account::new("callgate-check", "callgate-check.invalid".parse().expect("a host name")).expect("an account");
     let problem = match Pbx::new(upstream, None, settings, admin, Arc::default(), Tally::default())

@@ -16,7 +16,8 @@ use tokio::task::JoinSet;
 
 use super::unstarted_gate::UnstartedGate;
 use super::{
-    CommandResult, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, admin_client, load, print_line, print_remark, report_error,
+    CommandResult, ConfigArgument, EX_CONFIG, EX_UNAVAILABLE, EX_USAGE, admin_client, load, print_line, print_remark,
+    report_error,
 };
 use crate::config::Config;
 use crate::model::login::LoginKind;
@@ -32,9 +33,8 @@ const STDIN: &str = "-";
                         the history of a shell shows it."
 )]
 pub(super) struct Arguments {
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
     /// Ask the running gate at its admin listener: it knows which links are used and which limits are reached
     #[arg(long)]
     running: bool,
@@ -89,10 +89,12 @@ fn login_kinds() -> impl TypedValueParser<Value = LoginKind> {
 pub(super) fn run(arguments: &Arguments) -> CommandResult {
     let question = question(arguments).map_err(|problem| usage_error(&problem))?;
     let explanation = if arguments.running {
-        let answer = admin_client::ask_running(&arguments.config, "/explain", &json!(question))?;
+        let answer = admin_client::ask_running(arguments.config.path(), "/explain", &json!(question))?;
         serde_json::from_value(answer).map_err(|error| fail(EX_UNAVAILABLE, "the gate is another version", &error))?
     } else {
-        rehearse(load(&arguments.config)?, &question)?.without_running_gate()
+        let config = load(arguments.config.path())?;
+        check_secrets(&config, arguments.act)?;
+        rehearse(config, &question)?.without_running_gate()
     };
     if arguments.json {
         print_line(&format_args!("{:#}", json!(explanation)))?;
@@ -202,6 +204,24 @@ fn read(path: &Path) -> Result<String, String> {
 }
 
 // === Without a running gate ===
+
+/// Refuses to explain without the secrets that credentials are verified with: the answer could differ from the gate's.
+fn check_secrets(config: &Config, act: LoginKind) -> Result<(), ExitCode> {
+    let needed = |path: &str| match path.split_once('.') {
+        Some(("auth", rest)) => rest != "client_secret",
+        Some(("voximplant", rest)) => act == LoginKind::Ott && rest.ends_with("users"),
+        _ => false,
+    };
+    let missing: Vec<_> = config.unseen.iter().filter(|unseen| needed(&unseen.path)).collect();
+    for unseen in &missing {
+        print_remark(&unseen.problem);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    print_remark(&"callgate: ask the running gate instead: callgate explain --running");
+    Err(ExitCode::from(EX_CONFIG))
+}
 
 /// Explains with the configuration alone, as a gate that has just started would.
 fn rehearse(config: Config, question: &LoginQuestion) -> Result<Explanation, ExitCode> {

@@ -3,7 +3,7 @@
 mod members;
 mod phones;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::admin_client::{self, GateReply};
 use super::{
-    CommandResult, EX_CONFIG, EX_UNAVAILABLE, load, old_processes, print_line, print_remark, report_error, run,
-    time_args,
+    CommandResult, ConfigArgument, EX_CONFIG, EX_UNAVAILABLE, load, old_processes, print_line, print_remark,
+    report_error, run, time_args,
 };
 use crate::config::Config;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
@@ -55,9 +55,8 @@ struct TargetArguments {
     /// The reason, for the audit log and the list
     #[arg(long, value_name = "TEXT", default_value = "", value_parser = why)]
     why: String,
-    /// The configuration of the gate
-    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
 }
 
 #[derive(Debug, clap::Args)]
@@ -65,9 +64,8 @@ struct ListArguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The configuration of the gate
-    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
 }
 
 #[derive(Debug, clap::Args)]
@@ -77,9 +75,8 @@ pub(super) struct ThawArguments {
     kind: String,
     /// The name
     name: String,
-    /// The configuration of the gate
-    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
 }
 
 pub(super) fn freeze(freezing: &FreezeArguments) -> CommandResult {
@@ -95,7 +92,7 @@ pub(super) fn freeze(freezing: &FreezeArguments) -> CommandResult {
     let until = until.map_err(|error| report_error("cannot freeze for so long", &error))?;
     let order = json!({ "whom": whom.to_string(), "until": until, "why": target.why });
     let (mut old, mut shared) = (Value::Null, None);
-    let (kept, phones) = match admin_client::ask_if_running(&target.config, "/freeze", &order)? {
+    let (kept, phones) = match admin_client::ask_if_running(target.config.path(), "/freeze", &order)? {
         GateReply::Answer(mut answer) => {
             old = answer["old_processes"].take();
             shared = Some(answer["members"].take());
@@ -103,10 +100,12 @@ pub(super) fn freeze(freezing: &FreezeArguments) -> CommandResult {
         }
         GateReply::NotRunning => {
             let freeze = Freeze { since, until, by: operator(), why: target.why.clone(), shared: None };
-            with_state_file(&target.config, async |store: &Arc<Store>| store.freeze(&whom.to_string(), freeze).await)?
-                .map_err(|error| report_error("cannot freeze", &error))?;
-            write_audit_line(&target.config, AuditEvent::Freeze, &whom, until, &target.why)?;
-            (true, phones::settle(&target.config, &whom)?)
+            with_state_file(target.config.path(), async |store: &Arc<Store>| {
+                store.freeze(&whom.to_string(), freeze).await
+            })?
+            .map_err(|error| report_error("cannot freeze", &error))?;
+            write_audit_line(target.config.path(), AuditEvent::Freeze, &whom, until, &target.why)?;
+            (true, phones::settle(target.config.path(), &whom)?)
         }
     };
     if !kept {
@@ -117,7 +116,7 @@ pub(super) fn freeze(freezing: &FreezeArguments) -> CommandResult {
     let (told, stopped) = (old_processes::tell(&old), phones::tell_frozen(&whom, phones));
     let shared = match shared {
         Some(answer) => members::tell(&answer),
-        None => members::tell_stopped(&target.config, "the other members learn of the freeze when it starts"),
+        None => members::tell_stopped(target.config.path(), "the other members learn of the freeze when it starts"),
     };
     told.and(stopped).and(shared)
 }
@@ -126,7 +125,7 @@ pub(super) fn thaw(thawing: &ThawArguments) -> CommandResult {
     let whom = whom(&thawing.kind, &thawing.name)?;
     let order = json!({ "whom": whom.to_string() });
     let (mut old, mut shared) = (Value::Null, None);
-    let (was_frozen, phones) = match admin_client::ask_if_running(&thawing.config, "/thaw", &order)? {
+    let (was_frozen, phones) = match admin_client::ask_if_running(thawing.config.path(), "/thaw", &order)? {
         GateReply::Answer(mut answer) => {
             old = answer["old_processes"].take();
             shared = Some(answer["members"].take());
@@ -134,12 +133,12 @@ pub(super) fn thaw(thawing: &ThawArguments) -> CommandResult {
         }
         GateReply::NotRunning => {
             let thawed =
-                with_state_file(&thawing.config, async |store: &Arc<Store>| store.thaw(&whom.to_string()).await)?
+                with_state_file(thawing.config.path(), async |store: &Arc<Store>| store.thaw(&whom.to_string()).await)?
                     .map_err(|error| report_error("cannot thaw", &error))?;
             if thawed {
-                write_audit_line(&thawing.config, AuditEvent::Thaw, &whom, None, "")?;
+                write_audit_line(thawing.config.path(), AuditEvent::Thaw, &whom, None, "")?;
             }
-            (thawed, phones::settle(&thawing.config, &whom)?)
+            (thawed, phones::settle(thawing.config.path(), &whom)?)
         }
     };
     if !was_frozen {
@@ -151,7 +150,7 @@ pub(super) fn thaw(thawing: &ThawArguments) -> CommandResult {
     let shared = match shared {
         Some(answer) => members::tell(&answer),
         None => members::tell_stopped(
-            &thawing.config,
+            thawing.config.path(),
             "the other members keep the freeze and give it back when this one starts; thaw at one that runs",
         ),
     };
@@ -159,10 +158,10 @@ pub(super) fn thaw(thawing: &ThawArguments) -> CommandResult {
 }
 
 fn list(listing: &ListArguments) -> CommandResult {
-    let freezes = match admin_client::ask_if_running(&listing.config, "/freezes", &json!({}))? {
+    let freezes = match admin_client::ask_if_running(listing.config.path(), "/freezes", &json!({}))? {
         GateReply::Answer(answer) => answer,
         GateReply::NotRunning => {
-            let freezes = with_state_file(&listing.config, async |store: &Arc<Store>| {
+            let freezes = with_state_file(listing.config.path(), async |store: &Arc<Store>| {
                 Ok::<_, KeepError>(store.freezes(Timestamp::now()))
             })?;
             let freezes = freezes.map_err(|error| report_error("cannot list", &error))?;
@@ -184,7 +183,7 @@ fn list(listing: &ListArguments) -> CommandResult {
     if freezes.is_empty() {
         print_line(&"nothing is frozen")?;
     }
-    phones::list(&listing.config)
+    phones::list(listing.config.path())
 }
 
 /// Returns a freeze as JSON, as the admin listener does.

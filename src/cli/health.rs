@@ -1,15 +1,13 @@
 //! `callgate health`: asks the running gate whether it works, for containers without other programs.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use super::{CommandResult, admin_client, print_line, print_remark};
+use super::{CommandResult, ConfigArgument, admin_client, print_line, print_remark};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The configuration of the gate
-    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
     /// Ask whether it can serve requests (/readyz), and not only whether it makes progress (/livez)
     #[arg(long)]
     ready: bool,
@@ -18,7 +16,7 @@ pub(super) struct Arguments {
 /// Prints the gate's answer. Exit code 1 means that it does not work.
 pub(super) fn run(arguments: &Arguments) -> CommandResult {
     let path = if arguments.ready { "/readyz" } else { "/livez" };
-    let (status, answer) = admin_client::fetch(&arguments.config, path)?;
+    let (status, answer) = admin_client::fetch(arguments.config.path(), path)?;
     if status.is_success() {
         return print_line(&answer.trim_end());
     }

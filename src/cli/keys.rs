@@ -12,7 +12,9 @@ use jiff::{SignedDuration, Timestamp};
 use zeroize::Zeroizing;
 
 use self::ring_file::RingFile;
-use super::{CommandResult, EX_USAGE, environment, print_line, print_remark, report_error, report_problems};
+use super::{
+    CommandResult, ConfigArgument, EX_USAGE, environment, print_line, print_remark, report_error, report_problems,
+};
 use crate::config::{self, MethodKind};
 use crate::model::key_ring::KeyRingError;
 use crate::model::key_rotation::{RingText, RotationStepError};
@@ -43,9 +45,8 @@ pub(super) struct RotateArguments {
     /// Remove all keys but the first, and at once, because others may know them: what they wrote is worth nothing from then on
     #[arg(long, requires = "drop")]
     at_once: bool,
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
 }
 
 /// Why the file stays as it is, or is not made.
@@ -104,9 +105,9 @@ fn file(arguments: &RotateArguments) -> Result<PathBuf, ExitCode> {
     if let Some(file) = &arguments.file {
         return Ok(file.clone());
     }
-    let named = config::key_ring_file(&arguments.config).map_err(|problems| report_problems(&problems))?;
+    let named = config::key_ring_file(arguments.config.path()).map_err(|problems| report_problems(&problems))?;
     named.ok_or_else(|| {
-        let config = arguments.config.display();
+        let config = arguments.config.path().display();
         print_remark(&format_args!("callgate: {config} has no `keys` in [shared]: name the file"));
         ExitCode::from(EX_USAGE)
     })
@@ -133,7 +134,7 @@ fn step(ring: &mut RingText, arguments: &RotateArguments) -> Result<DoneStep, Ro
     let now = Timestamp::now();
     if arguments.promote {
         ring.promote(now)?;
-        return Ok(DoneStep::Promoted(expiry(now, &arguments.config)));
+        return Ok(DoneStep::Promoted(expiry(now, arguments.config.path())));
     }
     if !arguments.drop {
         ring.add(&Zeroizing::new(random::bytes()))?;
@@ -143,7 +144,7 @@ fn step(ring: &mut RingText, arguments: &RotateArguments) -> Result<DoneStep, Ro
         ring.drop_all_older()?;
         return Ok(DoneStep::Dropped);
     }
-    let expires = ring.writes_since().map(|since| expiry(since, &arguments.config));
+    let expires = ring.writes_since().map(|since| expiry(since, arguments.config.path()));
     ring.drop_oldest()?;
     match expires.filter(|expires| *expires > now) {
         Some(expires) => Err(RotateError::TooEarly(expires)),
@@ -153,7 +154,7 @@ fn step(ring: &mut RingText, arguments: &RotateArguments) -> Result<DoneStep, Ro
 
 /// Returns when all that was written until a time has expired: logins at a provider live as long as `remember` says.
 fn expiry(written: Timestamp, config: &Path) -> Timestamp {
-    let config = config::load(config, &environment).ok();
+    let config = config::load_elsewhere(config, &environment).ok();
     let remembered = config.iter().flat_map(|config| &config.methods).filter_map(|method| match &method.kind {
         MethodKind::Oidc(oidc) => Some(oidc.remember),
         _ => None,

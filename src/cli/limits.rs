@@ -1,14 +1,13 @@
 //! `callgate limits report` shows what the limits in shadow of a running gate have measured, and proposes rates.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::text_table::write_table;
-use super::{CommandResult, EX_UNAVAILABLE, admin_client, print_line, print_remark};
+use super::{CommandResult, ConfigArgument, EX_UNAVAILABLE, admin_client, print_line, print_remark};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum LimitsCommand {
@@ -21,14 +20,13 @@ pub(super) struct LimitReportArguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The configuration of the gate
-    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
 }
 
 pub(super) fn run(command: &LimitsCommand) -> CommandResult {
     let LimitsCommand::Report(report) = command;
-    let answer = admin_client::ask_running(&report.config, "/limits", &json!({}))?;
+    let answer = admin_client::ask_running(report.config.path(), "/limits", &json!({}))?;
     let Some(limits) = answer.as_array() else {
         print_remark(&"callgate: the gate does not describe its limits: is it another version?");
         return Err(ExitCode::from(EX_UNAVAILABLE));

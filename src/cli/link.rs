@@ -1,13 +1,12 @@
 //! `callgate link`: prints a signed link that logs one person in, once.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use http::uri::Authority;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{CommandResult, EX_USAGE, load, print_line, print_remark, time_args};
+use super::{CommandResult, ConfigArgument, EX_USAGE, load, print_line, print_remark, time_args};
 use crate::config::{Config, HostPattern, LinkConfig, MethodKind};
 use crate::model::link;
 use crate::model::path::PBX_PATH;
@@ -18,9 +17,8 @@ const NONCE: usize = 16;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The configuration, with a method of type "link"
-    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
     /// The claim `account`: the extension
     #[arg(long)]
     account: Option<String>,
@@ -48,7 +46,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> CommandResult {
-    let config = load(&arguments.config)?;
+    let config = load(arguments.config.path())?;
     let url = url(&config, arguments, Timestamp::now()).map_err(|problem| {
         print_remark(&format_args!("callgate: {problem}"));
         ExitCode::from(EX_USAGE)
@@ -103,6 +101,10 @@ fn url(config: &Config, arguments: &Arguments, now: Timestamp) -> Result<String,
     }
     let expires = now.checked_add(ttl).map_err(|_| "the end of the link is out of range")?;
     let key = links.keys.first().ok_or("the method has no key")?;
+    if key.is_unseen() {
+        let unseen = config.unseen.iter().find(|unseen| unseen.path == "auth.keys.secret");
+        return Err(unseen.map_or_else(String::new, |unseen| unseen.problem.to_string()));
+    }
     let query = key.sign(&host, &claims, expires, &random::text::<NONCE>());
     // Verified as the gate will verify it.
     let ttl = SignedDuration::try_from(links.ttl).unwrap_or_default();

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::admin_client::{self, GateReply};
 use super::freeze::operator;
-use super::{CommandResult, load, print_line, print_remark, report_error, run};
+use super::{CommandResult, ConfigArgument, load, print_line, print_remark, report_error, run};
 use crate::config::{Config, ManagementConfig, VoximplantConfig};
 use crate::model::freeze_target::FreezeTarget;
 use crate::model::ott::{VoximplantUser, users_line};
@@ -46,9 +46,8 @@ pub(super) struct Arguments {
     /// Name the application by its number instead of `application`
     #[arg(long, value_name = "NUMBER")]
     application_id: Option<u64>,
-    /// The configuration
-    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
 }
 
 /// Why the command stops before anything is changed.
@@ -58,6 +57,8 @@ enum PrepareError {
     NoVoximplant,
     #[error("[voximplant] has no `management`: add management = {{ service_account = {{ file = \"…\" }} }}")]
     NoManagement,
+    #[error("the access to Voximplant's users is a secret that only callgate's unit or container has: run this there")]
+    UnseenManagement,
     #[error("[voximplant] has no `application`: add it, or name it by --application-id")]
     NoApplication,
     #[error("`users` is not a file, so the HA1 cannot be written; write users = {{ file = \"…\" }}")]
@@ -85,13 +86,13 @@ struct Provisioning<'c> {
 }
 
 pub(super) fn run(arguments: &Arguments) -> CommandResult {
-    let config = load(&arguments.config)?;
+    let config = load(arguments.config.path())?;
     let stop = |error: &dyn Error| report_error("nothing was changed", error);
     let management = management(config.voximplant.as_ref()).map_err(|error| stop(&error))?;
     let provisioning = Provisioning {
         voximplant: config.voximplant.as_ref(),
         api: ManagementApi::new(management, DEADLINE).map_err(|error| stop(&error))?,
-        frozen: frozen(&arguments.config, &config)?,
+        frozen: frozen(arguments.config.path(), &config)?,
         logs: audit_log(&config).map_err(|error| stop(&error))?,
     };
     let done = match (&arguments.from, &arguments.user) {
@@ -189,7 +190,11 @@ fn audit_log(config: &Config) -> std::io::Result<Option<Logs>> {
 }
 
 fn management(voximplant: Option<&VoximplantConfig>) -> Result<&ManagementConfig, PrepareError> {
-    voximplant.ok_or(PrepareError::NoVoximplant)?.management.as_ref().ok_or(PrepareError::NoManagement)
+    let management = voximplant.ok_or(PrepareError::NoVoximplant)?.management.as_ref();
+    match management.ok_or(PrepareError::NoManagement)? {
+        unseen if unseen.is_unseen() => Err(PrepareError::UnseenManagement),
+        management => Ok(management),
+    }
 }
 
 fn target<'c>(

@@ -4,7 +4,6 @@ use std::env;
 use std::error::Error;
 use std::future::pending;
 use std::io;
-use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use tokio::runtime::{self, Runtime};
@@ -12,14 +11,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
 use super::reload::{ConfigReading, ConfigSource, ReadTimeout};
-use super::{CommandResult, EX_CONFIG, EX_CUT, accept, environment, print_remark, report_error, systemd};
+use super::{
+    CommandResult, ConfigArgument, EX_CONFIG, EX_CUT, accept, environment, print_remark, report_error, systemd,
+};
 use crate::config::{self, Config, Listen};
 use crate::observe::{Logs, trace};
 use crate::server::{InheritedSockets, KeptTunnels, Server, ServerState, StartError};
 use crate::state::OpenError;
 
 /// Loads the configuration and serves until a signal asks to stop.
-pub(super) fn run(path: &Path) -> CommandResult {
+pub(super) fn run(config: &ConfigArgument) -> CommandResult {
+    config.tell();
+    let path = config.path();
     let inherited = InheritedSockets::from_env()
         .map_err(|error| report_error("cannot take the sockets that were passed", &error))?;
     let reading = config::read(path, &environment);

@@ -1,12 +1,11 @@
 //! `callgate sessions list` shows who is in at the PBX through callgate; `callgate sessions end` ends their sessions.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{CommandResult, EX_UNAVAILABLE, admin_client, old_processes, print_line, print_remark};
+use super::{CommandResult, ConfigArgument, EX_UNAVAILABLE, admin_client, old_processes, print_line, print_remark};
 use crate::model::freeze_target::FreezeTarget;
 
 #[derive(Debug, clap::Subcommand)]
@@ -28,9 +27,8 @@ pub(super) struct SessionListArguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The configuration of the gate
-    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
 }
 
 #[derive(Debug, clap::Args)]
@@ -40,9 +38,8 @@ pub(super) struct SessionEndArguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The configuration of the gate
-    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
 }
 
 /// The sessions to end: one of these.
@@ -71,7 +68,7 @@ pub(super) fn run(command: &SessionsCommand) -> CommandResult {
 
 fn list(listing: &SessionListArguments) -> CommandResult {
     let choice = json!({ "account": listing.account, "domain": listing.domain });
-    let sessions = admin_client::ask_running(&listing.config, "/sessions", &choice)?;
+    let sessions = admin_client::ask_running(listing.config.path(), "/sessions", &choice)?;
     if listing.json {
         return print_line(&format_args!("{sessions:#}"));
     }
@@ -86,7 +83,7 @@ fn list(listing: &SessionListArguments) -> CommandResult {
 fn end(ending: &SessionEndArguments) -> CommandResult {
     let EndedSessions { number, account, domain, all } = &ending.choice;
     let choice = json!({ "number": number, "account": account, "domain": domain, "all": all });
-    let answer = admin_client::ask_running(&ending.config, "/sessions/end", &choice)?;
+    let answer = admin_client::ask_running(ending.config.path(), "/sessions/end", &choice)?;
     let ended = answer["ended"].as_array().map(Vec::as_slice).unwrap_or_default();
     let elsewhere = answer["ended_in_old_processes"].as_u64().unwrap_or_default();
     if ending.json {

@@ -59,6 +59,16 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
     read(path, env).config
 }
 
+/// Reads a configuration for a command that may run outside of callgate's unit or container. A secret that is a credential or a
+/// variable is then listed in `unseen` where it is not there, and is no problem.
+///
+/// # Errors
+/// All problems, in the order of the file.
+pub fn load_elsewhere(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    let around = ConfigInputs { env, files: &RefCell::default(), may_miss: true };
+    parse_file(&path.display().to_string(), &text(path)?, folder_of(path), &around)
+}
+
 /// Reads only the address of the admin listener from a configuration. So a running gate can be asked even if the rest
 /// of the file is invalid, or if the user may not read its secrets.
 ///
@@ -83,12 +93,24 @@ pub fn admin(path: &Path) -> Result<Option<Listen>, Problems> {
 /// # Errors
 /// When the configuration cannot be read, or the name is invalid.
 pub fn key_ring_file(path: &Path) -> Result<Option<PathBuf>, Problems> {
+    file_of(path, "shared", "keys")
+}
+
+/// Reads only the name of the audit log from a configuration. So the log can be read by a user who may not read the secrets.
+///
+/// # Errors
+/// When the file cannot be read, or the name is no text.
+pub fn audit_file(path: &Path) -> Result<Option<PathBuf>, Problems> {
+    file_of(path, "audit", "file")
+}
+
+/// Reads only the file that a key names.
+fn file_of(path: &Path, table: &'static str, key: &str) -> Result<Option<PathBuf>, Problems> {
     let file = path.display().to_string();
     let (ConfigText { text, .. }, base) = (text(path)?, folder_of(path));
     let document = TomlDocument::new(&file, &text);
     let name = document.read(|root| {
-        let name =
-            root.get("shared").and_then(|node| node.entry("keys")).and_then(|node| node.word().map(str::to_owned));
+        let name = root.get(table).and_then(|node| node.entry(key)).and_then(|node| node.word().map(str::to_owned));
         root.leave_unread::<()>();
         name
     });
@@ -111,7 +133,16 @@ fn load_file(
     env: &dyn Fn(&str) -> Option<String>,
     files: &RefCell<FileSnapshot>,
 ) -> Result<Config, Problems> {
-    parse_file(&path.display().to_string(), &text(path)?, folder_of(path), env, files)
+    let inputs = ConfigInputs { env, files, may_miss: false };
+    parse_file(&path.display().to_string(), &text(path)?, folder_of(path), &inputs)
+}
+
+/// What a configuration is read with.
+struct ConfigInputs<'a> {
+    env: &'a dyn Fn(&str) -> Option<String>,
+    files: &'a RefCell<FileSnapshot>,
+    /// Whether secrets may be missing that only callgate's unit or container has.
+    may_miss: bool,
 }
 
 fn text(path: &Path) -> Result<ConfigText, Problems> {
@@ -137,18 +168,20 @@ fn absolute(folder: &Path) -> PathBuf {
 /// All problems, in the order of the text.
 pub fn parse(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
     let text = ConfigText { text: text.to_owned(), exposure: None };
-    parse_file("proxy.toml", &text, base, env, &RefCell::default())
+    let inputs = ConfigInputs { env, files: &RefCell::default(), may_miss: false };
+    parse_file("proxy.toml", &text, base, &inputs)
 }
 
-fn parse_file(
-    file: &str,
-    text: &ConfigText,
-    base: &Path,
-    env: &dyn Fn(&str) -> Option<String>,
-    files: &RefCell<FileSnapshot>,
-) -> Result<Config, Problems> {
+fn parse_file(file: &str, text: &ConfigText, base: &Path, inputs: &ConfigInputs<'_>) -> Result<Config, Problems> {
     let base = absolute(base);
-    let around = Surroundings { base: &base, env, now: Timestamp::now(), files, outbound: OnceCell::new() };
+    let around = Surroundings {
+        base: &base,
+        env: inputs.env,
+        now: Timestamp::now(),
+        files: inputs.files,
+        unseen: inputs.may_miss.then(RefCell::default),
+        outbound: OnceCell::new(),
+    };
     let document = TomlDocument::new(file, &text.text);
     if let Some(Exposure { is_refused, message, hint }) = text.exposure.clone() {
         document.report_file(is_refused, message, hint);
@@ -158,7 +191,8 @@ fn parse_file(
     let (problems, warnings) = document.close();
     match config {
         Some(config) if problems.is_empty() => {
-            Ok(Config { file: file.to_owned(), warnings: Problems::new(warnings).into_vec(), ..config })
+            let unseen = around.unseen.map(RefCell::into_inner).unwrap_or_default();
+            Ok(Config { file: file.to_owned(), warnings: Problems::new(warnings).into_vec(), unseen, ..config })
         }
         Some(_) | None => Err(Problems::new(problems)),
     }
@@ -278,6 +312,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         state,
         shared,
         warnings: Vec::new(),
+        unseen: Vec::new(),
     })
 }
 

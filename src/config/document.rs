@@ -180,8 +180,18 @@ impl<'d, 'i> TomlNode<'d, 'i> {
 
     /// Reports a warning: the value is allowed but probably not meant.
     pub(super) fn warn(&self, message: impl Display, hint: impl Display) {
-        let problem = self.document.problem(self.byte(), self.message(message), Some(hint.to_string()));
+        let problem = self.problem(message, hint);
         self.document.warnings.borrow_mut().push(problem);
+    }
+
+    /// Returns the path of keys that leads to the value.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Makes a problem of the value that is not reported here.
+    pub(super) fn problem(&self, message: impl Display, hint: impl Display) -> Problem {
+        self.document.problem(self.byte(), self.message(message), Some(hint.to_string()))
     }
 
     /// Reads a table.

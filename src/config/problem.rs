@@ -51,6 +51,15 @@ impl fmt::Display for Problem {
     }
 }
 
+/// A secret of a unit or a container, which a command that is started elsewhere does not get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnseenSecret {
+    /// The keys that lead to the secret, such as `pbx.admin.password`.
+    pub path: String,
+    /// The reason, with the remedy.
+    pub problem: Problem,
+}
+
 /// All problems of a refused configuration, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);

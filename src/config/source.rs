@@ -14,7 +14,9 @@ use super::encoding::{UTF_16, UTF_16_HINT, is_utf_16, without_last_newline, with
 use super::files::{self, FileSnapshot, MAX_FILE};
 use super::outbound_proxy::{OutboundProxy, UnusableProxy};
 use super::permissions::{Exposure, FileRole, Permissions};
+use super::problem::UnseenSecret;
 use crate::model::secret::Secret;
+use crate::random;
 
 /// The surroundings of a configuration while it is read.
 pub(super) struct Surroundings<'a> {
@@ -26,6 +28,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) now: Timestamp,
     /// The files that were read so far.
     pub(super) files: &'a RefCell<FileSnapshot>,
+    /// The secrets that this process cannot see; `None`: such a secret is a problem.
+    pub(super) unseen: Option<RefCell<Vec<UnseenSecret>>>,
     /// The proxy of the environment, once a part of the configuration needs it.
     pub(super) outbound: OnceCell<OutboundReading>,
 }
@@ -86,6 +90,8 @@ pub(super) fn text(path: &Path) -> Result<ConfigText, TextError> {
 pub(super) struct Content {
     pub(super) name: String,
     pub(super) bytes: Zeroizing<Vec<u8>>,
+    /// Whether this process cannot see it; `bytes` is then a text that no one can guess.
+    pub(super) is_unseen: bool,
 }
 
 impl Surroundings<'_> {
@@ -177,8 +183,9 @@ impl Surroundings<'_> {
     /// Reads a secret of several lines, such as a key in PEM or JSON.
     pub(super) fn long_secret(&self, node: &TomlNode<'_, '_>) -> Option<Secret> {
         let content = self.secret_content(node)?;
+        let make = if content.is_unseen { Secret::unseen } else { Secret::new };
         match std::str::from_utf8(&content.bytes) {
-            Ok(text) => Some(Secret::new(text.to_owned())),
+            Ok(text) => Some(make(text.to_owned())),
             Err(_) => {
                 node.refuse("the secret is not text in UTF-8", "put nothing but the secret there, saved as UTF-8")
             }
@@ -191,11 +198,11 @@ impl Surroundings<'_> {
             let hint = "put it into a file only its owner can read, and write { file = \"…\" }, { env = \"…\" } or { credential = \"…\" }";
             return node.refuse("a secret must not be written in this file", hint);
         }
-        let Content { name, bytes } = node.table(|table| self.sole_source(table))?;
-        Some(Content { name, bytes: without_last_newline(without_mark(bytes)) })
+        let content = node.table(|table| self.sole_source(table, node))?;
+        Some(Content { bytes: without_last_newline(without_mark(content.bytes)), ..content })
     }
 
-    fn sole_source(&self, table: &TomlTable<'_, '_>) -> Option<Content> {
+    fn sole_source(&self, table: &TomlTable<'_, '_>, secret: &TomlNode<'_, '_>) -> Option<Content> {
         let (node, read): (_, fn(&Self, &TomlNode<'_, '_>, &str) -> _) =
             match (table.get("file"), table.get("env"), table.get("credential")) {
                 (Some(node), None, None) => (node, |around, node, name| around.file(node, name, FileRole::Secret)),
@@ -209,31 +216,56 @@ impl Surroundings<'_> {
                 }
             };
         let name = node.word()?;
-        Some(Content { name: name.to_owned(), bytes: read(self, &node, name)? })
+        match (self.absence(table, name), &self.unseen) {
+            (Some(Absence { message, hint }), Some(unseen)) => {
+                let problem = node.problem(format_args!("cannot be seen here: {message}"), hint);
+                unseen.borrow_mut().push(UnseenSecret { path: secret.path().to_owned(), problem });
+                let bytes = Zeroizing::new(random::text::<PLACEHOLDER>().into_bytes());
+                Some(Content { name: name.to_owned(), bytes, is_unseen: true })
+            }
+            (Some(Absence { message, hint }), None) => node.refuse(message, hint),
+            (None, _) => Some(Content { name: name.to_owned(), bytes: read(self, &node, name)?, is_unseen: false }),
+        }
+    }
+
+    /// Returns why a process that is started outside of the unit or the container has no secret of this name. A name that is
+    /// none is left to the reader.
+    fn absence(&self, table: &TomlTable<'_, '_>, name: &str) -> Option<Absence> {
+        if table.get("env").is_some() && is_variable(name) && self.value_of(name).is_none() {
+            return Some(Absence {
+                message: format!("the environment variable {name} is not set, or not in UTF-8"),
+                hint: "set it for callgate, or use { file = \"…\" }".to_owned(),
+            });
+        }
+        if table.get("credential").is_some() && is_credential(name) && (self.env)(CREDENTIALS).is_none() {
+            return Some(Absence {
+                message: format!("there are no credentials: {CREDENTIALS} is not set"),
+                hint: format!("start callgate as a systemd unit with LoadCredential={name}:/path/to/the/secret"),
+            });
+        }
+        None
+    }
+
+    /// Returns the value of a variable in UTF-8.
+    fn value_of(&self, name: &str) -> Option<String> {
+        (self.env)(name).filter(|value| !value.contains(char::REPLACEMENT_CHARACTER))
     }
 
     fn variable(&self, node: &TomlNode<'_, '_>, name: &str) -> Option<Zeroizing<Vec<u8>>> {
-        match (self.env)(name).filter(|value| !value.contains(char::REPLACEMENT_CHARACTER)) {
+        match self.value_of(name) {
             Some(value) => Some(Zeroizing::new(value.into_bytes())),
-            None if name.contains(['$', '=', '{', ' ']) => {
+            None => {
                 node.refuse("not the name of a variable", "write the name alone, such as { env = \"PBX_PASSWORD\" }")
             }
-            None => node.refuse(
-                format_args!("the environment variable {name} is not set, or not in UTF-8"),
-                "set it for callgate, or use { file = \"…\" }",
-            ),
         }
     }
 
     /// Reads a systemd credential (systemd.exec(5)).
     fn credential(&self, node: &TomlNode<'_, '_>, name: &str) -> Option<Zeroizing<Vec<u8>>> {
-        if name.contains('/') || name == "." || name == ".." {
+        if !is_credential(name) {
             return node.refuse("is a path", "write the name of a systemd credential, or use { file = \"…\" }");
         }
-        let Some(folder) = (self.env)("CREDENTIALS_DIRECTORY") else {
-            let hint = format!("start callgate as a systemd unit with LoadCredential={name}:/path/to/the/secret");
-            return node.refuse("there are no credentials: CREDENTIALS_DIRECTORY is not set", hint);
-        };
+        let folder = (self.env)(CREDENTIALS)?;
         self.file(node, &format!("{folder}/{name}"), FileRole::Credential)
     }
 
@@ -257,6 +289,25 @@ impl Surroundings<'_> {
         };
         node.refuse(format_args!("cannot read {name}: {}", reason(error)), hint)
     }
+}
+
+/// The variable with the folder of systemd's credentials.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+/// How many random bytes stand for a secret that cannot be seen: enough for each kind of key.
+const PLACEHOLDER: usize = 64;
+
+/// Why a secret is not there.
+struct Absence {
+    message: String,
+    hint: String,
+}
+
+fn is_variable(name: &str) -> bool {
+    !name.contains(['$', '=', '{', ' '])
+}
+
+fn is_credential(name: &str) -> bool {
+    !name.contains('/') && name != "." && name != ".."
 }
 
 /// Returns the user id of callgate.

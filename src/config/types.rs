@@ -33,7 +33,7 @@ pub use self::shared::*;
 pub use self::upstream::*;
 use super::check::{ChainFlaw, chain_flaw};
 use super::outbound_proxy::OutboundProxy;
-use super::problem::Problem;
+use super::problem::{Problem, UnseenSecret};
 use crate::model::freeze_target::FreezeMeans;
 use crate::model::grant::Rule;
 use crate::model::key_ring::KeyRing;
@@ -88,6 +88,8 @@ pub struct Config {
     pub shared: Option<SharedConfig>,
     /// Settings that are allowed but probably not meant, such as a method that no rule uses.
     pub warnings: Vec<Problem>,
+    /// The secrets that a command outside of callgate's unit or container cannot see; for a gate that runs, this is empty.
+    pub unseen: Vec<UnseenSecret>,
 }
 
 impl Config {
@@ -364,6 +366,14 @@ pub struct ManagementConfig {
     pub url: String,
     /// The proxy between callgate and the internet.
     pub outbound_proxy: Option<Arc<OutboundProxy>>,
+}
+
+impl ManagementConfig {
+    /// Tells whether this process cannot see the credential.
+    #[must_use]
+    pub const fn is_unseen(&self) -> bool {
+        matches!(&self.proof, ManagementProof::ApiKey(key) if key.is_unseen())
+    }
 }
 
 /// A credential for the Management API.

@@ -42,19 +42,27 @@ const MAX_NONCE: usize = 64;
 pub struct LinkKey {
     id: String,
     key: hmac::Key,
+    is_unseen: bool,
 }
 
 impl LinkKey {
     /// Makes a key of a secret.
     #[must_use]
     pub fn new(id: String, secret: &Secret) -> Self {
-        Self { id, key: hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes()) }
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
+        Self { id, key, is_unseen: secret.is_unseen() }
     }
 
     /// Returns the id, which links carry as `kid`.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Tells whether this process cannot see the secret, and so cannot sign.
+    #[must_use]
+    pub const fn is_unseen(&self) -> bool {
+        self.is_unseen
     }
 
     /// Signs a link, and returns its query. `claims`: names and values in any order, without repeated names.

@@ -121,6 +121,7 @@ mod operate {
     pub mod check;
     pub mod command_output;
     pub mod commands;
+    pub mod config_file;
     pub mod core_dumps;
     pub mod demo;
     pub mod drain;
@@ -139,6 +140,7 @@ mod operate {
     pub mod state;
     pub mod stuck_logs;
     pub mod syslog;
+    pub mod unseen_secrets;
     pub mod upgrade;
 }
 

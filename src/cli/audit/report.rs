@@ -12,7 +12,8 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::cli::{CommandResult, load, print_line, print_remark, report_error, time_args};
+use crate::cli::{CommandResult, ConfigArgument, print_line, print_remark, report_error, report_problems, time_args};
+use crate::config;
 use crate::observe::NO_LINE;
 
 #[derive(Debug, clap::Args)]
@@ -32,16 +33,15 @@ pub(in crate::cli) struct Arguments {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// The configuration that names the audit log, when no FILE is given
-    #[arg(long, value_name = "FILE", default_value = "proxy.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigArgument,
     /// Audit logs; - is standard input [default: the log of the configuration and its rotated files]
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> CommandResult {
-    let files = if arguments.files.is_empty() { configured(&arguments.config)? } else { arguments.files.clone() };
+    let files = if arguments.files.is_empty() { configured(arguments.config.path())? } else { arguments.files.clone() };
     let mut builder = ReportBuilder::default();
     for path in &files {
         let what = format!("cannot read {}", path.display());
@@ -58,7 +58,7 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
 
 /// Returns the audit log of a configuration after its rotated files, the oldest first.
 fn configured(config: &Path) -> Result<Vec<PathBuf>, ExitCode> {
-    let Some(log) = load(config)?.audit.file else {
+    let Some(log) = config::audit_file(config).map_err(|problems| report_problems(&problems))? else {
         let name = config.display();
         print_remark(&format_args!("callgate: {name} names no audit log: name a file, or - for standard input"));
         return Err(ExitCode::FAILURE);

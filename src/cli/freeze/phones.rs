@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::super::{CommandResult, EX_PENDING, load, print_line, print_remark, report_error};
 use super::admin_client::{self, GateReply};
 use super::{PATIENCE, with_state_file};
+use crate::config::ManagementConfig;
 use crate::model::freeze_target::FreezeTarget;
 use crate::observe::Logs;
 use crate::observe::audit::EventRecord;
@@ -36,7 +37,13 @@ pub(super) fn settle(path: &Path, whom: &FreezeTarget) -> Result<UserPhones, Exi
     let audit = |note: &EventRecord| logs.iter().for_each(|logs| logs.write_note(note));
     let reports = with_state_file(path, async |store: &Arc<Store>| {
         let phones = Phones::new(Arc::clone(store));
-        phones.settle(voximplant, &audit).await;
+        if voximplant.management.as_ref().is_some_and(ManagementConfig::is_unseen) {
+            print_remark(
+                &"callgate: only the gate can see the access to Voximplant's users: it goes on when it starts",
+            );
+        } else {
+            phones.settle(voximplant, &audit).await;
+        }
         phones.report_of(voximplant, user)
     })?;
     if logs.is_some_and(|logs| !logs.flush(Instant::now() + PATIENCE)) {

@@ -185,7 +185,11 @@ fn client(table: &TomlTable<'_, '_>, is_tls: bool, around: &Surroundings<'_>) ->
     };
     warn_without_tls(&cert, is_tls);
     let chain = values_of_pem(&cert, around);
-    let key = around.long_secret(&key).and_then(|secret| private_key(&key, secret));
+    let secret = around.long_secret(&key);
+    if secret.as_ref().is_some_and(Secret::is_unseen) {
+        return chain.map(|_| None);
+    }
+    let key = secret.and_then(|secret| private_key(&key, secret));
     Some(Some(EngineClientCert { chain: chain?, key: key? }))
 }
 

@@ -161,6 +161,9 @@ fn without_node(name: &str) -> &str {
 
 fn users_of(node: &TomlNode<'_, '_>, may_be_empty: bool, around: &Surroundings<'_>) -> Option<HashMap<String, Ha1>> {
     let content = around.secret_content(node)?;
+    if content.is_unseen {
+        return Some(HashMap::new());
+    }
     let name = &content.name;
     let source = ["file", "env", "credential"].iter().find_map(|key| node.entry(key));
     let node = source.as_ref().unwrap_or(node);

@@ -13,7 +13,7 @@ pub fn callgate(arguments: &[&str]) -> Command {
 
 pub fn piped(mut command: Command) -> Command {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.env_remove("PBX_ADMIN");
+    command.env_remove("PBX_ADMIN").env_remove("CALLGATE_CONFIG").env_remove("CREDENTIALS_DIRECTORY");
     command
 }
 

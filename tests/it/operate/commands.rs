@@ -28,7 +28,7 @@ use crate::kit::vodia::{Dialect, Options, Vodia};
 const EX_CONFIG: i32 = 78;
 
 #[track_caller]
-fn check_code(output: &Output, code: i32) {
+pub fn check_code(output: &Output, code: i32) {
     let told = format!("{}{}", text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "{told}");
 }
@@ -44,7 +44,9 @@ async fn every_command_explains_itself() {
         (&["check", "--help"], "--online"),
         (&["explain", "--help"], "--running"),
         (&["hash", "--help"], "--generate"),
+        (&["validate", "--help"], "--online"),
         (&["--version"], env!("CARGO_PKG_VERSION")),
+        (&["version"], env!("CARGO_PKG_VERSION")),
     ] {
         let output = run(callgate(arguments)).await;
         check_code(&output, 0);
@@ -73,16 +75,28 @@ async fn shells_complete_the_commands_and_man_shows_them() {
     assert!(text(&refused.stderr).contains("cannot write the pages to "), "{}", text(&refused.stderr));
 }
 
+#[tokio::test]
+async fn a_version_names_what_it_is_built_from() {
+    let output = run(callgate(&["version", "--verbose"])).await;
+    check_code(&output, 0);
+    let stdout = text(&output.stdout);
+    let lock = fs::read_to_string("Cargo.lock").unwrap();
+    let rustls = lock.split_once("name = \"rustls\"\nversion = \"").unwrap().1.split('"').next().unwrap();
+    assert!(stdout.contains(&format!("\ntls: rustls {rustls}, aws-lc-rs ")), "{stdout}");
+    assert!(stdout.contains("\nrustc: rustc 1.") && stdout.contains(&format!("\ntarget: {}-", std::env::consts::ARCH)));
+    assert!(stdout.contains("\ncommit: ") && !stdout.contains("hyper unknown"), "{stdout}");
+}
+
 // === check ===
 
 /// A folder with a certificate, a users file and a `proxy.toml`.
-struct Folder {
-    dir: TempDir,
+pub struct Folder {
+    pub dir: TempDir,
     ca: CertificateDer<'static>,
 }
 
 impl Folder {
-    fn new(text: &str) -> Self {
+    pub fn new(text: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let certificate = dev::certificate(&["app.test", "pbx.test"]).unwrap();
         secret(&dir, "fullchain.pem", &certificate.chain);
@@ -93,11 +107,11 @@ impl Folder {
         Self { dir, ca: CertificateDer::from_pem_slice(certificate.ca.as_bytes()).unwrap() }
     }
 
-    fn config(&self) -> String {
+    pub fn config(&self) -> String {
         self.dir.path().join("proxy.toml").display().to_string()
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = callgate(arguments);
         command.arg("--config").arg(self.config()).env("PBX_ADMIN", Options::default().admin_password);
         command

@@ -1,0 +1,59 @@
+//! Which file the commands read, and what they say about it.
+
+use std::path::Path;
+
+use tempfile::TempDir;
+
+use super::commands::{Folder, check_code};
+use crate::kit::commands::{callgate, run, text};
+
+const TEXT: &str = "listen = \"127.0.0.1:0\"\ntls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }\n[app]\nurl = \"http://127.0.0.1:1\"\n";
+
+#[tokio::test]
+async fn a_variable_names_the_configuration_of_all_commands() {
+    let (folder, elsewhere) = (Folder::new(TEXT), TempDir::new().unwrap());
+    let command = |arguments: &[&str]| {
+        let mut command = callgate(arguments);
+        command.current_dir(elsewhere.path()).env("CALLGATE_CONFIG", folder.config());
+        command
+    };
+    let config = folder.config();
+    let note = format!("note: the configuration is {config}, because CALLGATE_CONFIG names it\n");
+    for check in ["check", "validate"] {
+        let output = run(command(&[check])).await;
+        check_code(&output, 0);
+        assert_eq!(text(&output.stdout), format!("{config}: ok\n"));
+        assert!(text(&output.stderr).starts_with(&note), "{}", text(&output.stderr));
+    }
+    // A command that fails says which file it used; here the file has no admin listener.
+    let asked = run(command(&["health"])).await;
+    check_code(&asked, 78);
+    assert!(text(&asked.stderr).starts_with(&format!("{config}: `admin.listen` is missing")));
+    assert!(text(&asked.stderr).ends_with(&note), "{}", text(&asked.stderr));
+    // An argument counts more than the variable.
+    let named = run(command(&["check", "-c", "/nowhere/proxy.toml"])).await;
+    check_code(&named, 78);
+    assert!(text(&named.stderr).starts_with("/nowhere/proxy.toml: cannot read it"), "{}", text(&named.stderr));
+    assert!(!text(&named.stderr).contains("note:"));
+}
+
+#[tokio::test]
+async fn without_a_name_the_configuration_is_the_one_in_this_folder() {
+    let folder = Folder::new(TEXT);
+    let mut here = callgate(&["check"]);
+    here.current_dir(folder.dir.path());
+    let output = run(here).await;
+    check_code(&output, 0);
+    assert_eq!(text(&output.stdout), "proxy.toml: ok\n");
+    assert!(!text(&output.stderr).contains("the configuration is"), "{}", text(&output.stderr));
+    if Path::new("/etc/callgate/proxy.toml").exists() {
+        return;
+    }
+    let elsewhere = TempDir::new().unwrap();
+    let mut nowhere = callgate(&["check"]);
+    nowhere.current_dir(elsewhere.path());
+    let output = run(nowhere).await;
+    check_code(&output, 78);
+    let note = "note: there is neither proxy.toml in this folder nor /etc/callgate/proxy.toml, and CALLGATE_CONFIG is not set\n";
+    assert_eq!(text(&output.stderr).matches(note).count(), 1, "{}", text(&output.stderr));
+}
