@@ -263,6 +263,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         methods: &methods,
         pbx_admin: !admins.is_empty(),
         dialects: nodes.iter().map(|(_, pbx)| Some(pbx.as_ref()?.dialect)).collect(),
+        tenants: pbx_nodes::tenants(&nodes),
         voximplant: voximplant_node.is_some(),
         applications: (own, &others),
     };

@@ -6,9 +6,9 @@ mod when;
 use super::auth::Methods;
 use super::upstream::languages;
 use super::values::{account, distinct, voximplant_user};
-use crate::config::Dialect;
 use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
+use crate::config::{Dialect, HostPattern};
 use crate::model::account::{AdminLevel, Domain};
 use crate::model::condition::When;
 use crate::model::grant::{Choose, Lookup, PbxTemplate, REDIRECT, Rule};
@@ -22,6 +22,8 @@ pub(super) struct RuleContext<'m, 'd, 'i> {
     pub(super) pbx_admin: bool,
     /// The form of requests for administrators' sessions, of each PBX; `None`: its table is invalid.
     pub(super) dialects: Vec<Option<Dialect>>,
+    /// The tenants of each of several PBX nodes; `None`: one node has all tenants, or a table is invalid.
+    pub(super) tenants: Option<Vec<&'m [HostPattern]>>,
     /// Whether there is `[voximplant]`.
     pub(super) voximplant: bool,
     /// The application of its `users`, and the further ones.
@@ -114,7 +116,11 @@ fn pbx_template(
     }
     node.table(|table| {
         let level = table.get("level").map_or(Some(AdminLevel::User), |node| level(&node, &context.dialects));
-        let domain = table.require("domain").and_then(|node| domain_template(&node, columns));
+        let domain = table.require("domain").and_then(|node| {
+            let template = domain_template(&node, columns)?;
+            check_node(&node, &template, level?, context.tenants.as_deref());
+            Some(template)
+        });
         let account = match level? {
             AdminLevel::User => table.require("account"),
             AdminLevel::Domain | AdminLevel::Admin => table.get("account"),
@@ -175,6 +181,25 @@ fn domain_template(node: &TomlNode<'_, '_>, table: Option<&Lookup>) -> Option<Te
     match template.outline("a").parse::<Domain>() {
         Err(error) => node.refuse(error, "write a host name, or a claim in braces: \"{tenant}.example.com\""),
         Ok(_) => Some(template),
+    }
+}
+
+/// Checks that a domain that is written out is at a PBX node. The host of a login tells the node of a user alone.
+fn check_node(node: &TomlNode<'_, '_>, domain: &Template, level: AdminLevel, tenants: Option<&[&[HostPattern]]>) {
+    let Some(domain) = domain.literal().and_then(|domain| domain.parse::<Domain>().ok()) else { return };
+    let has_domain = |tenants: &&[HostPattern]| tenants.iter().any(|pattern| pattern.matches(domain.as_str()));
+    if tenants.is_none_or(|all| all.iter().any(has_domain)) {
+        return;
+    }
+    let hint = "add it to `domains` of its [[pbx]]";
+    match level {
+        AdminLevel::User => node.warn(
+            format_args!("no [[pbx]] has the domain `{domain}`: its users log in only at a host of their node"),
+            hint,
+        ),
+        AdminLevel::Domain | AdminLevel::Admin => {
+            node.refuse::<()>(format_args!("no [[pbx]] has the domain `{domain}`"), hint);
+        }
     }
 }
 

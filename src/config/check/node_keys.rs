@@ -22,8 +22,9 @@ pub(super) fn name(table: &TomlTable<'_, '_>, hosts: &[HostPattern], is_alone: b
     };
     let name = node.word()?;
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
-    if !is_plain || name.len() > LONGEST_NAME {
-        let message = format!("not 1 to {LONGEST_NAME} letters, digits and . _ -");
+    let begins_well = name.starts_with(|first: char| first.is_ascii_alphanumeric());
+    if !is_plain || !begins_well || name.len() > LONGEST_NAME {
+        let message = format!("not 1 to {LONGEST_NAME} letters, digits and . _ -, with a letter or digit first");
         return node.refuse(message, "write a name such as \"north\"");
     }
     if is_alone {

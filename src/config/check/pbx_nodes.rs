@@ -35,6 +35,12 @@ pub(super) fn nodes<'d, 'i>(root: &TomlTable<'d, 'i>, around: &Surroundings<'_>)
     nodes
 }
 
+/// Returns the tenants of each of several nodes; `None`: there is one, which has all tenants, or a table is invalid.
+pub(super) fn tenants<'n>(nodes: &'n [ReadNode<'_, '_>]) -> Option<Vec<&'n [HostPattern]>> {
+    let tenants = nodes.iter().map(|(_, settings)| settings.as_ref().map(PbxConfig::tenants));
+    if nodes.len() > 1 { tenants.collect() } else { None }
+}
+
 fn check_hosts(table: &TomlNode<'_, '_>, node: &PbxConfig) {
     if node.upstream.hosts.is_empty() {
         let hint = "add its names: hosts = [\"pbx1.example.com\"]";
@@ -42,13 +48,29 @@ fn check_hosts(table: &TomlNode<'_, '_>, node: &PbxConfig) {
     }
 }
 
+/// Checks that no node has the name of a host of the other one: a line of the log would mislead its reader.
+fn check_names(at: &TomlNode<'_, '_>, node: &PbxConfig, before: &PbxConfig) {
+    let has_host = |node: &PbxConfig, name: &str| {
+        let mut hosts = node.upstream.hosts.iter().filter_map(HostPattern::exact);
+        hosts.any(|host| host.eq_ignore_ascii_case(name))
+    };
+    let (name, other) = (&node.name, &before.name);
+    let hint = "give each one a `name` of its own, such as \"north\"";
+    if has_host(before, name) {
+        at.refuse::<()>(format_args!("`{name}` is a host of the node `{other}`"), hint);
+    } else if has_host(node, other) {
+        at.refuse::<()>(format_args!("the node `{other}` is called like a host of this one"), hint);
+    }
+}
+
 /// Checks that nothing belongs to a node and to one before it.
 fn check_apart(table: &TomlNode<'_, '_>, node: &PbxConfig, before: &PbxConfig) {
     let at = |key| table.entry(key).unwrap_or_else(|| table.clone());
     let name = &before.name;
-    if node.name == *name {
-        at("name")
-            .refuse::<()>(format_args!("another [[pbx]] is called `{name}`"), "give each one a `name` of its own");
+    let is_namesake = node.name.eq_ignore_ascii_case(name);
+    if is_namesake {
+        let hint = "give each one a `name` of its own, which differs in more than upper and lower case";
+        at("name").refuse::<()>(format_args!("another [[pbx]] is called `{name}`"), hint);
     }
     let common = |ours: &[HostPattern], theirs: &[HostPattern]| {
         ours.iter().find(|pattern| theirs.contains(pattern)).map(HostPattern::to_string)
@@ -56,10 +78,15 @@ fn check_apart(table: &TomlNode<'_, '_>, node: &PbxConfig, before: &PbxConfig) {
     if let Some(host) = common(&node.upstream.hosts, &before.upstream.hosts) {
         let message = format_args!("{host} is a host of the node `{name}`, too");
         at("hosts").refuse::<()>(message, "write each host at one node; the most exact pattern decides");
-    } else if let Some(domain) = common(node.tenants(), before.tenants()) {
-        let message = format_args!("{domain} is a domain of the node `{name}`, too");
-        let hint = "write each domain at one node; without `domains`, a node has those that its `hosts` cover";
-        at("domains").refuse::<()>(message, hint);
+    } else {
+        if !is_namesake {
+            check_names(&at("name"), node, before);
+        }
+        if let Some(domain) = common(node.tenants(), before.tenants()) {
+            let message = format_args!("{domain} is a domain of the node `{name}`, too");
+            let hint = "write each domain at one node; without `domains`, a node has those that its `hosts` cover";
+            at("domains").refuse::<()>(message, hint);
+        }
     }
     if let Some(url) = node.upstream.urls.iter().find(|url| before.upstream.urls.contains(url)) {
         let message = format_args!("{} is also the node `{name}`", url.text());

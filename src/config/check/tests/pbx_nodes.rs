@@ -39,11 +39,52 @@ fn a_node_is_named_for_its_first_host_unless_it_has_a_name() {
     for (name, expected) in [
         ("", "8:1: `pbx`: has no name: its `hosts` are wildcards alone"),
         ("name = \"\"", "11:8: `pbx.name`: is empty"),
-        ("name = \"a b\"", "11:8: `pbx.name`: not 1 to 63 letters, digits and . _ -"),
+        ("name = \"a b\"", "11:8: `pbx.name`: not 1 to 63 letters, digits and . _ -, with a letter or digit first"),
+        ("name = \"-\"", "11:8: `pbx.name`: not 1 to 63 letters, digits and . _ -, with a letter or digit first"),
+        ("name = \"..\"", "11:8: `pbx.name`: not 1 to 63 letters, digits and . _ -, with a letter or digit first"),
         ("name = \"b.test\"", "11:8: `pbx.name`: another [[pbx]] is called `b.test`"),
+        ("name = \"B.Test\"", "11:8: `pbx.name`: another [[pbx]] is called `b.test`"),
     ] {
         refuses(&(other.clone() + "\n" + &node("[\"*.d.test\"]", name)), &[expected]);
     }
+}
+
+#[test]
+fn no_node_is_called_like_a_host_of_another() {
+    let two = |one: &str, other: &str| {
+        node("[\"a.test\", \"b.test\"]", &format!("name = \"{one}\""))
+            + &node("[\"c.test\"]", &format!("name = \"{other}\""))
+    };
+    refuses(&two("north", "B.test"), &["10:8: `pbx.name`: `B.test` is a host of the node `north`"]);
+    refuses(&two("c.test", "south"), &["10:8: `pbx.name`: the node `c.test` is called like a host of this one"]);
+    assert!(nodes(&two("b.test", "c.test")).are_several(), "each is called like a host of its own");
+}
+
+#[test]
+fn a_rule_names_a_domain_of_a_node() {
+    let app = "[app]\nurl = \"http://127.0.0.1\"\nhosts = [\"app.test\"]\nwhoami = \"/me\"\n";
+    let with = |nodes: &str, domain: &str, more: &str| {
+        format!("{app}{nodes}[[allow]]\nauth = \"app\"\npbx = {{ domain = \"{domain}\", {more} }}\n")
+    };
+    let several =
+        node("[\"a.test\", \"*.b.test\"]", ADMIN) + &node("[\"c.test\"]", &format!("{ADMIN}domains = [\"d.test\"]"));
+    let user = "account = \"{ext}\"";
+    let warnings = |text: &str| {
+        let config = accepted(&format!("{TOP}{text}"));
+        config.warnings.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>()
+    };
+    for domain in ["a.test", "A.Test", "x.b.test", "d.test", "{tenant}", "{tenant}.test"] {
+        assert_eq!(warnings(&with(&several, domain, user)), [""; 0], "{domain}");
+        assert_eq!(warnings(&with(&several, domain, "level = \"domain\"")), [""; 0], "{domain}");
+    }
+    assert_eq!(
+        warnings(&with(&several, "c.test", user)),
+        ["`allow.pbx.domain`: no [[pbx]] has the domain `c.test`: its users log in only at a host of their node"]
+    );
+    let refused = "19:18: `allow.pbx.domain`: no [[pbx]] has the domain `c.test`";
+    refuses(&with(&several, "c.test", "level = \"domain\""), &[refused]);
+    // One PBX has all tenants.
+    assert_eq!(warnings(&with(&node("[\"a.test\"]", ADMIN), "c.test", "level = \"domain\"")), [""; 0]);
 }
 
 #[test]
