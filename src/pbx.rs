@@ -89,7 +89,7 @@ pub(crate) enum Error {
     #[error("the PBX has not ended a session yet")]
     NotEnded,
     /// A session was opened by a PBX that is no longer configured.
-    #[error("the PBX that opened the session is not in the configuration")]
+    #[error("no [[pbx]] has the `url` of the PBX that opened the session")]
     NoNode,
     /// The answer is malformed.
     #[error("the answer of the PBX is malformed")]

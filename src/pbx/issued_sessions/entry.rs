@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use crate::config::{NodeIndex, PbxNodes};
 use crate::model::account::Role;
 use crate::model::credential_mark::CredentialMark;
 use crate::model::secret::Secret;
@@ -75,6 +76,14 @@ pub(crate) struct SessionLogin {
     /// The marks of the caller's credential.
     #[serde(with = "super::packed::marks")]
     pub marks: Vec<CredentialMark>,
+}
+
+impl SessionLogin {
+    /// Finds the PBX node that opened the session; `None`: it is not configured any more.
+    #[must_use]
+    pub(crate) fn node_in(&self, nodes: &PbxNodes) -> Option<NodeIndex> {
+        nodes.of_session(self.node.as_deref(), self.pbx.as_deref())
+    }
 }
 
 impl IssuedSession {

@@ -37,8 +37,7 @@ impl SessionsAt<'_> {
 
     /// Tells whether this node opened a session.
     fn is_here(&self, session: &IssuedSession) -> bool {
-        let login = &session.login;
-        self.nodes.of_session(login.node.as_deref(), login.pbx.as_deref()) == Some(self.node)
+        session.login.node_in(self.nodes) == Some(self.node)
     }
 
     /// Tells whether another node opened the session with an id.

@@ -123,6 +123,11 @@ async fn a_reload_adds_and_removes_a_node() {
     assert_eq!(order(&nodes.gate, "/sessions/end", &json!({ "all": true })).0, 200);
     let has = |pbx: &crate::kit::vodia::Vodia, id: &str| pbx.sessions().iter().any(|one| one.id == id);
     until("the end of a session", || !has(&nodes.north, &north)).await;
+    assert!(
+        nodes.gate.events().contains("no [[pbx]] has the `url` of a PBX that opened sessions"),
+        "{}",
+        nodes.gate.events()
+    );
     // No other PBX is told of the session of a node that is gone.
     let told = nodes.north.requests().into_iter().filter(|seen| seen.method == "DELETE");
     assert!(told.map(|seen| seen.header("cookie").unwrap().to_owned()).all(|cookie| !cookie.contains(&second)));
@@ -135,6 +140,25 @@ async fn a_reload_adds_and_removes_a_node() {
     assert!(unready(&nodes).is_empty());
     let text = plan.text(&nodes.app, &nodes.north, &nodes.south);
     assert_eq!(text, both);
+}
+
+/// A PBX may get another address: it is known by the old one for as long as that is written beside the new one.
+#[tokio::test]
+async fn a_session_ends_at_its_pbx_while_its_old_url_is_written() {
+    let mut nodes = Nodes::new().await;
+    let south = session(&open(&nodes, "other.test").await.expect(303));
+    let before = nodes.gate.text.clone();
+    let port = nodes.south.addr.port();
+    let old = format!("url = \"http://127.0.0.1:{port}\"");
+    let at = |url: &str| before.replace(&old, &format!("url = {url}\ninsecure_admin_over_http = true"));
+    nodes.gate.reload(&at(&format!("\"http://localhost:{port}\""))).await.unwrap();
+    let event = format!("pbx=\"http://127.0.0.1:{port}\" sessions=1");
+    until("the event", || nodes.gate.events().contains(&event)).await;
+    assert_eq!(order(&nodes.gate, "/sessions/end", &json!({ "domain": "other.test" })).0, 200);
+    open(&nodes, "other.test").await.expect(303);
+    assert!(nodes.south.sessions().iter().any(|one| one.id == south));
+    nodes.gate.reload(&at(&format!("[\"http://localhost:{port}\", \"http://127.0.0.1:{port}\"]"))).await.unwrap();
+    until("the end of a session", || nodes.south.sessions().iter().all(|one| one.id != south)).await;
 }
 
 /// Names and hosts may go to another PBX: the session stays where it is.
