@@ -56,14 +56,6 @@ pub fn target(location: &str, landing: &[&str], base: &BaseUrl<'_>) -> LandingTa
     }
 }
 
-/// Resolves a reference without a host against a path (RFC 3986 §5.2). Returns a path, with the query and fragment of
-/// the reference.
-#[must_use]
-pub fn resolved(reference: &str, base: &str) -> String {
-    let (path, rest) = reference.split_at(reference.find(['?', '#']).unwrap_or(reference.len()));
-    if path.starts_with('/') { reference.to_owned() } else { format!("{}{rest}", followed(path, base)) }
-}
-
 /// Appends a session, and a language if there is one, to the query.
 ///
 /// Removes every `sessId` and, with a language, every `lang` from the query. Keeps other parameters and the fragment
@@ -365,18 +357,6 @@ mod tests {
             "./a:b/../../welcome.htm",
         ] {
             assert_eq!(follow(location, "pbx.test", Some(8443)), LandingTarget::Relative, "{location}");
-        }
-    }
-
-    #[test]
-    fn a_reference_is_resolved_where_it_was_seen() {
-        for (reference, expected) in [
-            ("/welcome.htm", "/welcome.htm"),
-            ("/welcome.htm?a=../b#c", "/welcome.htm?a=../b#c"),
-            ("../welcome.htm?a=1#b", "/welcome.htm?a=1#b"),
-            ("./../m/welcome.htm#x?y", "/m/welcome.htm#x?y"),
-        ] {
-            assert_eq!(resolved(reference, "/portal/login"), expected, "{reference}");
         }
     }
 

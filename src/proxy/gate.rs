@@ -17,7 +17,7 @@ pub(super) mod audit;
 pub(super) mod caller;
 pub(super) mod effects;
 mod grant;
-mod node;
+pub(super) mod node;
 mod prove;
 
 use std::rc::Rc;

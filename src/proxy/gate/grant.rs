@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use super::Gate;
 use super::attempt::{self, Attempt};
 use super::audit::Facts;
+use super::node::WantedNode;
 use crate::auth::{Proof, SingleUse};
 use crate::config::NodeIndex;
 use crate::limit::{LimitKey, LimitQuery, Limited};
@@ -41,26 +42,53 @@ impl Gate {
         Ok(principal)
     }
 
-    /// Grants a proven caller an account of the PBX, at one of its nodes. `named`: the node that the login itself names.
+    /// Grants a proven caller an account of the PBX, at one of its nodes. A grant that ends with a refusal uses nothing of the
+    /// account's limit.
     ///
     /// # Errors
-    /// When no rule grants one, it is frozen, no node opens its sessions, or a limit is used up.
+    /// When no rule grants one, it is frozen, its node opens no session for this login, or a limit is used up.
     pub(in crate::proxy) async fn grant_pbx(
         &self,
         principal: &Principal,
         requested: &Requested,
         choices: impl FnOnce(Vec<Requested>) -> AccountChoices,
-        named: Option<NodeIndex>,
+        wanted: WantedNode,
         attempt: &Attempt<'_>,
     ) -> Result<(PbxGrant, NodeIndex), Error> {
-        let decision = grant::pbx(&self.config().rules, principal, requested, Timestamp::now());
+        let decision = self.decide_pbx(principal, requested, wanted, attempt);
         let is_frozen = |grant: &PbxGrant| self.state.freezes.covers_role(grant.role());
-        let count = |grant: &PbxGrant| Some(self.count_role(grant.role(), self.node_of(grant.role(), named)?, attempt));
+        let judge_node = |grant: &PbxGrant| self.judge_node(grant.role(), wanted, attempt);
+        let count = |grant: &PbxGrant| Some(self.count_role(grant.role(), judge_node(grant).ok()?, attempt));
         self.count_decision(&decision, (principal, requested), is_frozen, count, attempt).await?;
         let grant = self.apply_rules(decision, principal, choices, attempt)?;
         self.refuse_frozen(is_frozen(&grant), &Facts::of(principal).of_pbx_grant(&grant), attempt)?;
-        let node = self.check_node(principal, &grant, self.node_of(grant.role(), named), attempt)?;
+        let node = judge_node(&grant);
+        let node = node.map_err(|refusal| self.refuse_node(refusal, (principal, &grant), wanted, attempt))?;
         Ok((grant, node))
+    }
+
+    /// Decides by the rules. Of several accounts, a caller chooses among those whose nodes open a session for this login: a
+    /// page does not learn of accounts at other nodes.
+    fn decide_pbx(
+        &self,
+        principal: &Principal,
+        requested: &Requested,
+        wanted: WantedNode,
+        attempt: &Attempt<'_>,
+    ) -> Decision<'_, PbxGrant> {
+        let now = Timestamp::now();
+        let decide = |requested: &Requested| grant::pbx(&self.config().rules, principal, requested, now);
+        let mut decision = decide(requested);
+        let Err(GrantError::Choose { among, .. }) = &mut decision.outcome else { return decision };
+        let has_node = |grant: &PbxGrant| self.judge_node(grant.role(), wanted, attempt).is_ok();
+        let first = among.first().cloned();
+        among.retain(|one| decide(one).outcome.as_ref().is_ok_and(has_node));
+        match (&among[..], first) {
+            ([only], _) => decide(only),
+            // It ends with the refusal of its node.
+            ([], Some(first)) => decide(&first),
+            _ => decision,
+        }
     }
 
     /// Grants a proven caller a Voximplant user.

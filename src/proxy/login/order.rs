@@ -18,14 +18,12 @@ use crate::proxy::error::Error;
 use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::audit::Facts;
 use crate::proxy::gate::caller::Caller;
+use crate::proxy::gate::node::WantedNode;
 
 /// The reason of a refusal where no host is known to send the browser to.
 const NO_HOST: &str = "no host of [pbx] hosts is a name to send the browser to";
 /// The reason of a refusal at a host that may not be ours.
 const FOREIGN_HOST: &str = "neither a certificate nor `hosts` names the host where it begins";
-
-/// The reason of a refusal: a page of one node asks for a session of another.
-const OTHER_NODE: &str = "the account is at another [[pbx]] than the host of the login";
 
 /// The part of a session that the caller asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +38,19 @@ pub(super) enum Delivery {
     Id,
     /// A WebSocket that callgate opens with it.
     Socket,
+}
+
+impl Delivery {
+    /// Returns the nodes to which the login is bound. `here`: that of the host. `back`: that of the page to come back to.
+    const fn bounds(self, here: Option<NodeIndex>, back: Option<NodeIndex>) -> [Option<NodeIndex>; 2] {
+        match self {
+            Self::Redirect => [None, None],
+            Self::Browser => [None, back],
+            // What a page or a program gets itself stays at the node of its host.
+            Self::Id | Self::Socket => [here, None],
+            Self::Address => [here, back],
+        }
+    }
 }
 
 /// A session that a caller is granted. Its credential is not spent yet.
@@ -111,8 +122,9 @@ pub(super) async fn decide_for<'p>(
     let choices = |among| AccountChoices::PbxByLink { among, options: options.clone() };
     let here = gate.hosts.pbx_at(&context.authority.host);
     let back = auto::place_of(logins, options.back.as_deref(), context);
-    let named = named.or_else(|| back.as_ref().map(|(at, _)| at.node)).or(here);
-    let (grant, node) = gate.grant_pbx(&principal, &selectors.requested, choices, named, attempt).await?;
+    let back_at = back.as_ref().map(|(at, _)| at.node);
+    let wanted = WantedNode { named: named.or(back_at).or(here), bounds: delivery.bounds(here, back_at) };
+    let (grant, node) = gate.grant_pbx(&principal, &selectors.requested, choices, wanted, attempt).await?;
     let login = logins.at(node).ok_or(Error::NotFound)?;
     let language = match &options.language {
         // The app's page may know more languages than the PBX.
@@ -121,25 +133,15 @@ pub(super) async fn decide_for<'p>(
     };
     let order =
         SessionOrder { login, principal, once: None, grant, language, host: None, page: None, new_marks: Vec::new() };
-    let is_elsewhere = |at: NodeIndex| at != node;
     match delivery {
-        Delivery::Redirect => return Ok(order),
-        // What a page or a program gets itself stays at the node of its host.
-        Delivery::Id | Delivery::Address | Delivery::Socket if here.is_some_and(is_elsewhere) => {
-            return Err(refuse(&order, OTHER_NODE, Error::Forbidden, attempt));
-        }
-        Delivery::Id => return Ok(order),
+        Delivery::Redirect | Delivery::Id => return Ok(order),
         Delivery::Socket => {
             let host = known_host(&order, attempt)?;
             return Ok(SessionOrder { host: Some(host), ..order });
         }
         Delivery::Browser | Delivery::Address => {}
     }
-    let back = match back {
-        Some((at, _)) if is_elsewhere(at.node) => return Err(refuse(&order, OTHER_NODE, Error::Forbidden, attempt)),
-        back => back.map(|(_, place)| place),
-    };
-    let place = landing_place::find(login, options, back)?;
+    let place = landing_place::find(login, options, back.map(|(_, place)| place))?;
     lead_to(order, place, attempt)
 }
 

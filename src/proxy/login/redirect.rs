@@ -126,20 +126,17 @@ async fn lead_on(
     attempt: &Attempt<'_>,
 ) -> Result<Onward, Error> {
     let (location, authority, host) = (&redirecting.location, &attempt.context.authority, order.host.clone());
-    let (login, leaves) = (order.login, redirecting.leaves(&order));
+    let login = order.login;
     let accepted = order::accept(order, attempt).await?;
     let page = match (login.settings.handoff, host) {
         (Handoff::Cookie, host) => {
             let host = host.ok_or(Error::Forbidden)?;
             return ticket::begin(login, accepted, &host, &redirecting.asked.headers, attempt).await;
         }
-        (Handoff::Link, Some(host)) if leaves => {
+        // The session goes to the landing page of its own node, wherever the reference would lead: neither to the app, nor to a
+        // page of another node.
+        (Handoff::Link, Some(host)) if redirecting.leaves(login) || host != authority.host => {
             let page = landing::without_session(location, &login.settings.landing, None);
-            &format!("https://{}{page}", authority.with_host(&host))
-        }
-        // The landing page is on the PBX's host, wherever the reference would lead: never to the app with the session.
-        (Handoff::Link, Some(host)) if host != authority.host => {
-            let page = landing::resolved(location, &redirecting.asked.path);
             &format!("https://{}{page}", authority.with_host(&host))
         }
         (Handoff::Link, _) => location,
@@ -154,7 +151,7 @@ fn place(order: &SessionOrder<'_>, redirecting: &Redirecting<'_>) -> Option<Land
     let landing = &settings.landing;
     let host = match &redirecting.target {
         // The account is at another node: the browser is led there.
-        _ if redirecting.leaves(order) => None,
+        _ if redirecting.leaves(order.login) => None,
         LandingTarget::PbxHost(authority) => authority.split(':').next().map(str::to_ascii_lowercase),
         LandingTarget::Relative | LandingTarget::Elsewhere => None,
     };
@@ -204,8 +201,8 @@ fn believes_hints(config: &Config) -> bool {
 
 impl Redirecting<'_> {
     /// Tells whether the browser is led to another node than the app's answer names.
-    fn leaves(&self, order: &SessionOrder<'_>) -> bool {
-        self.named.is_some_and(|named| named != order.login.node)
+    fn leaves(&self, login: PbxLogin<'_>) -> bool {
+        self.named.is_some_and(|named| named != login.node)
     }
 }
 

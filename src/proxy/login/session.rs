@@ -95,6 +95,22 @@ impl<'p> PbxLogin<'p> {
     pub(super) fn has_host(self, host: &str) -> bool {
         self.gate.hosts.pbx_at(host) == Some(self.node)
     }
+
+    /// Finds a session that callgate has opened at this node.
+    fn issued(self, session: &str) -> Option<Arc<IssuedSession>> {
+        let nodes = &self.gate.config().pbx;
+        self.sessions.state.issued.find(session).filter(|one| one.login.node_in(nodes) == Some(self.node))
+    }
+
+    /// Tells whether callgate has opened a session at this node a moment ago.
+    pub(super) fn has_just_opened(self, session: &str) -> bool {
+        self.sessions.state.issued.is_landing(session) && self.issued(session).is_some()
+    }
+
+    /// Tells whether callgate has opened a session at this node and ended it.
+    pub(super) fn has_ended(self, session: &str) -> bool {
+        self.issued(session).is_some_and(|session| session.is_over())
+    }
 }
 
 impl Sessions {
@@ -205,16 +221,6 @@ impl Sessions {
     /// Returns the key of the places that automatic logins lead back to.
     pub(super) fn seal(&self) -> &SealKey {
         &self.state.seal
-    }
-
-    /// Tells whether a session was opened here a moment ago.
-    pub(super) fn has_just_opened(&self, session: &str) -> bool {
-        self.state.issued.is_landing(session)
-    }
-
-    /// Tells whether a session was opened and ended here.
-    pub(super) fn has_ended(&self, session: &str) -> bool {
-        self.state.issued.find(session).is_some_and(|session| session.is_over())
     }
 
     /// Returns the tickets of hand-overs.

@@ -211,4 +211,14 @@ async fn a_logout_ends_the_sessions_at_all_nodes() {
     let logout = nodes.gate.post("/auth/pbx/logout", "application/json", "{}").cookie(&cookie);
     logout.header("origin", "https://app.test").header("accept", "application/json").send().await.expect(200);
     assert!(!has(&nodes.north, &opened[0]) && !has(&nodes.south, &opened[1]));
+    // On a node's own host the browser shows the cookie of that host alone.
+    let mut opened = Vec::new();
+    for tenant in ["acme.test", "other.test"] {
+        nodes.app.set(|faults| faults.whoami = Whoami::Claims(json!({ "ext": "40", "tenant": tenant })));
+        opened.push(landing(&nodes.gate.get("/auth/pbx").cookie(&cookie).send().await.expect(303)).1);
+    }
+    let logout = nodes.gate.post("/auth/pbx/logout", "application/json", "{}").host("acme.test");
+    let logout = logout.cookie(&format!("session={}", opened[0])).header("origin", "https://acme.test");
+    logout.header("accept", "application/json").send().await.expect(200);
+    assert!(!has(&nodes.north, &opened[0]) && has(&nodes.south, &opened[1]));
 }

@@ -14,7 +14,7 @@ use crate::proxy::login::session::PbxLogin;
 /// Returns the state of the browser's session; `None`: it shows none.
 pub(super) async fn of(login: PbxLogin<'_>, headers: &HeaderMap, context: &RequestContext) -> Option<SessionState> {
     let cookie = cookie(headers)?;
-    if cookies::values(headers, SESSION).any(|session| login.sessions.has_ended(session)) {
+    if cookies::values(headers, SESSION).any(|session| login.has_ended(session)) {
         return Some(SessionState::Over);
     }
     let Some(auto) = &login.settings.auto else { return Some(SessionState::Unknown) };
@@ -51,7 +51,7 @@ pub(super) fn cookie(headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// Tells whether callgate has opened the session of the browser.
 pub(super) fn is_ours(login: PbxLogin<'_>, headers: &HeaderMap) -> bool {
-    cookies::values(headers, SESSION).any(|session| login.sessions.has_just_opened(session))
+    cookies::values(headers, SESSION).any(|session| login.has_just_opened(session))
 }
 
 /// Takes the browser's session for alive for a minute, whatever the PBX says.
