@@ -18,6 +18,7 @@ mod output;
 mod provision;
 mod reload;
 mod run;
+mod sandbox;
 mod sessions;
 mod systemd;
 mod text_table;

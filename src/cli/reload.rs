@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::environment;
+use super::sandbox::{OutsideSandbox, Sandbox};
 use crate::config::{self, Config, FileSnapshot, FileWatch, Problems};
 use crate::observe::trace;
 use crate::server::{ReloadError, Server};
@@ -27,11 +28,14 @@ pub(super) struct ConfigSource {
     deadline: Option<Instant>,
     /// Whether the last reload was refused.
     was_wrong: bool,
+    /// What this process may read and write; `None`: what its user may.
+    sandbox: Option<Sandbox>,
 }
 
 /// The result of reading the files once.
 pub(super) struct ConfigReading {
     config: Result<Config, Problems>,
+    files: FileSnapshot,
     /// The names of the changed files, separated by commas.
     changed: String,
 }
@@ -46,6 +50,8 @@ pub(super) struct ReadTimeout;
 enum ReplaceError {
     #[error("the configuration is wrong")]
     Wrong(Problems),
+    #[error(transparent)]
+    Outside(#[from] OutsideSandbox),
     #[error(transparent)]
     Unusable(#[from] ReloadError),
 }
@@ -80,8 +86,8 @@ impl ReaderThread {
         let config::ReadOutcome { config, files } = config::read(&self.path, &environment);
         let changed = files.changed_since(self.watch.read()).into_iter().map(|path| path.display().to_string());
         let changed = changed.collect::<Vec<_>>().join(", ");
-        self.watch = FileWatch::new(files);
-        ConfigReading { config, changed }
+        self.watch = FileWatch::new(files.clone());
+        ConfigReading { config, files, changed }
     }
 }
 
@@ -90,13 +96,18 @@ impl ConfigSource {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(super) fn watch(path: &Path, files: FileSnapshot) -> io::Result<Self> {
+    pub(super) fn watch(path: &Path, files: FileSnapshot, sandbox: Option<Sandbox>) -> io::Result<Self> {
         let (requests, asked) = channel();
         let (readings, read) = mpsc::channel(1);
         let reader = ReaderThread { path: path.to_owned(), watch: FileWatch::new(files), requests: asked, readings };
         // Not joined at the end: a disk may block it, and it writes nothing.
         thread::Builder::new().name("callgate-files".to_owned()).spawn(move || reader.run())?;
-        Ok(Self { requests, readings: read, deadline: None, was_wrong: false })
+        Ok(Self { requests, readings: read, deadline: None, was_wrong: false, sandbox })
+    }
+
+    /// Returns what this process may read and write; `None`: what its user may.
+    pub(super) const fn sandbox(&self) -> Option<&Sandbox> {
+        self.sandbox.as_ref()
     }
 
     /// Requests a reading at once.
@@ -135,20 +146,33 @@ impl ConfigSource {
 
     /// Replaces the running configuration if all of the new one is right, and logs the result.
     pub(super) async fn reload(&mut self, reading: Box<ConfigReading>, server: &mut Server) {
-        let ConfigReading { config, changed } = *reading;
+        let ConfigReading { config, files: read, changed } = *reading;
         let files = if changed.is_empty() { "none".to_owned() } else { changed };
-        let replaced = replace_config(server, config).await;
+        let replaced = replace_config(server, config, self.sandbox()).await;
         let was_refused = std::mem::replace(&mut self.was_wrong, replaced.is_err());
         match &replaced {
             Ok(()) if was_refused => tracing::info!(files, "reloaded: the error is corrected"),
             Ok(()) => tracing::info!(files, "reloaded"),
-            Err(refused) => log_refusal(refused),
+            Err(refused) => {
+                for hidden in self.sandbox.iter().flat_map(|sandbox| sandbox.hidden(&read)) {
+                    tracing::error!("{hidden}");
+                }
+                log_refusal(refused);
+            }
         }
     }
 }
 
-async fn replace_config(server: &mut Server, config: Result<Config, Problems>) -> Result<(), ReplaceError> {
-    let config = config.map_err(ReplaceError::Wrong).inspect_err(|_| server.not_reloaded())?;
+async fn replace_config(
+    server: &mut Server,
+    config: Result<Config, Problems>,
+    sandbox: Option<&Sandbox>,
+) -> Result<(), ReplaceError> {
+    let config = config.map_err(ReplaceError::Wrong).and_then(|config| {
+        sandbox.map_or(Ok(()), |sandbox| sandbox.permit(&config))?;
+        Ok(config)
+    });
+    let config = config.inspect_err(|_| server.not_reloaded())?;
     let (log, warnings) = (config.log.clone(), config.warnings.clone());
     server.reload(config).await?;
     trace::change(log.level, log.format);

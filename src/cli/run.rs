@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::sleep;
 
 use super::reload::{ConfigReading, ConfigSource, ReadTimeout};
+use super::sandbox::Sandbox;
 use super::{
     CommandResult, ConfigArgument, EX_CONFIG, EX_CUT, accept, environment, print_remark, report_error, systemd,
 };
@@ -28,8 +29,11 @@ pub(super) fn run(config: &ConfigArgument) -> CommandResult {
     let reading = config::read(path, &environment);
     let config = accept(reading.config)?;
     trace::init(config.log.level, config.log.format);
-    let source =
-        ConfigSource::watch(path, reading.files).map_err(|error| report_error("cannot start a thread", &error))?;
+    let sandbox = Sandbox::enter(&config, &reading.files).map_err(|error| {
+        report_error("cannot enter the sandbox: `[server] insecure_no_sandbox` starts without it", &error)
+    })?;
+    let source = ConfigSource::watch(path, reading.files, sandbox);
+    let source = source.map_err(|error| report_error("cannot start a thread", &error))?;
     runtime()?.block_on(async { serve(config, Some(source), inherited, |_| {}).await })
 }
 
@@ -76,16 +80,18 @@ pub(super) async fn serve(
             (_, None) => {
                 tracing::warn!("ignored a signal: without configuration files there is no reload and no hand-over")
             }
-            (ServeEvent::HandOver, Some(_)) => match hand_over(&mut server, &mut signals).await {
-                HandOverOutcome::HandedOver => {
-                    // The new process watches the files and notifies the watchdog.
-                    drop((source, watchdog));
-                    keep_tunnels(&mut server, &mut signals).await;
-                    break;
+            (ServeEvent::HandOver, Some(source)) => {
+                match hand_over(&mut server, &mut signals, source.sandbox()).await {
+                    HandOverOutcome::HandedOver => {
+                        // The new process watches the files and notifies the watchdog.
+                        drop((source, watchdog));
+                        keep_tunnels(&mut server, &mut signals).await;
+                        break;
+                    }
+                    HandOverOutcome::Interrupted => break,
+                    HandOverOutcome::StayedHere => {}
                 }
-                HandOverOutcome::Interrupted => break,
-                HandOverOutcome::StayedHere => {}
-            },
+            }
             (ServeEvent::Hangup, Some(source)) => {
                 server.reopen_logs();
                 systemd::reloading();
@@ -123,11 +129,14 @@ enum HandOverOutcome {
 /// Starts the program again with the same arguments, and hands the listening sockets over to the new process.
 ///
 /// The new process runs what the program's file holds now, such as an upgrade.
-async fn hand_over(server: &mut Server, signals: &mut Signals) -> HandOverOutcome {
+async fn hand_over(server: &mut Server, signals: &mut Signals, sandbox: Option<&Sandbox>) -> HandOverOutcome {
     let mut arguments = env::args_os();
     // Looked up as a shell does: /proc/self/exe would be the old file, which an upgrade may have removed.
     let mut command = Command::new(arguments.next().unwrap_or_else(|| "callgate".into()));
     command.args(arguments).env_remove(systemd::WATCHDOG_PID);
+    if let Some(sandbox) = sandbox {
+        sandbox.hand_on(&mut command);
+    }
     tracing::info!("handing over");
     let handed = tokio::select! {
         handed = server.hand_over(command) => handed,

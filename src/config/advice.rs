@@ -73,6 +73,7 @@ const HOMES: [(&[&str], &str); 14] = [
             "max_connections_per_client",
             "buffer_budget",
             "strip_fields",
+            "insecure_no_sandbox",
             "believe_forwarded_from",
             "accept_proxy_protocol_from",
         ],

@@ -25,6 +25,11 @@ impl FileSnapshot {
         self.0.insert(path.to_owned(), FileState::read(path, None));
     }
 
+    /// Returns the paths of the files, also of those that could not be read.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.keys().map(PathBuf::as_path)
+    }
+
     /// Takes a snapshot of the same files now.
     fn again(&self) -> Self {
         let look = |(path, held): (&PathBuf, &Option<FileState>)| (path.clone(), FileState::read(path, held.as_ref()));

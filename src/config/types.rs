@@ -214,6 +214,8 @@ pub struct ServerConfig {
     pub max_connections_per_client: usize,
     /// The most bytes in buffers for slow clients and upstreams, of all connections together.
     pub buffer_budget: usize,
+    /// Whether the process keeps its rights to all files.
+    pub insecure_no_sandbox: bool,
     /// The longest time that open exchanges may take to end after SIGTERM, and those that are no tunnels after a hand-over.
     pub drain: Duration,
     /// The longest time that tunnels go on after a hand-over; not less than `drain`.

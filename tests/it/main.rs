@@ -135,6 +135,7 @@ mod operate {
     pub mod phones;
     pub mod provision;
     pub mod reload;
+    pub mod sandbox;
     pub mod scarce_resources;
     pub mod sockets;
     pub mod state;

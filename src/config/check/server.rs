@@ -24,6 +24,7 @@ pub(super) const DEFAULT: ServerConfig = ServerConfig {
     max_connections: MAX_CONNECTIONS,
     max_connections_per_client: most_of(MAX_CONNECTIONS),
     buffer_budget: BUFFER_BUDGET,
+    insecure_no_sandbox: false,
     drain: Duration::from_secs(30),
     drain_tunnels: Duration::from_secs(12 * 3600),
     timeouts: ServerTimeouts {
@@ -57,6 +58,7 @@ pub(super) fn server(table: &TomlTable<'_, '_>) -> ServerConfig {
         max_connections,
         max_connections_per_client: per_client.unwrap_or_else(|| most_of(max_connections)),
         buffer_budget: table.get("buffer_budget").and_then(|node| size(&node, LEAST_BUDGET)).unwrap_or(BUFFER_BUDGET),
+        insecure_no_sandbox: table.get("insecure_no_sandbox").and_then(|node| node.boolean()).unwrap_or_default(),
         drain,
         drain_tunnels: drain_tunnels(table, drain),
         timeouts: timeouts.unwrap_or(DEFAULT.timeouts),

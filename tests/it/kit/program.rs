@@ -68,6 +68,8 @@ impl Program {
     pub async fn start_by(mut command: Command, upstream: SocketAddr, top: &str, more: &str) -> Self {
         let (dir, roots) = written(upstream, top, more);
         command.args(["run", "--config"]).arg(dir.path().join("proxy.toml"));
+        // As systemd has it: a reload may write new files here.
+        command.env("LOGS_DIRECTORY", dir.path());
         let mut running = Running::start(command);
         let line = running.complaint("listening").await;
         let addr = line.split("address=").nth(1).unwrap().split(' ').next().unwrap();
