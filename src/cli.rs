@@ -14,12 +14,14 @@ mod limits;
 mod link;
 mod manual;
 mod old_processes;
+mod order_reload;
 mod output;
 mod provision;
 mod reload;
 mod run;
 mod sandbox;
 mod sessions;
+mod status;
 mod systemd;
 mod text_table;
 mod time_args;
@@ -97,6 +99,10 @@ enum Command {
     Explain(Box<explain::Arguments>),
     /// Ask the running gate whether it works. Exit code 0 if it does, 1 if not, 69 if no gate answers
     Health(health::Arguments),
+    /// Show what the running gate is, serves and has done. Exit code 0 if it is ready, 1 if not, 69 if no gate answers
+    Status(status::Arguments),
+    /// Have the running gate read its files again, and print the outcome. Exit code 78 if the new configuration is not taken
+    Reload(order_reload::Arguments),
     /// Turn a Voximplant password into a line for the users file, or make a key for another server
     Hash(hash::Arguments),
     /// Give a Voximplant user a random password, and write only its HA1 into the users file
@@ -138,6 +144,8 @@ pub fn main() -> ExitCode {
         Command::Audit(command) => audit::run(&command),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Health(arguments) => health::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Reload(arguments) => order_reload::run(&arguments),
         Command::Hash(arguments) => hash::run(&arguments),
         Command::Provision(arguments) => provision::run(&arguments),
         Command::Link(arguments) => link::run(&arguments),

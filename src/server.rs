@@ -28,6 +28,7 @@ mod proxy_protocol;
 mod redirect;
 mod refuse_new;
 mod registry;
+mod reload_orders;
 mod runtime_thread;
 mod snapshot;
 mod sockets;
@@ -59,6 +60,7 @@ pub use self::handover::{HandOverError, InheritedSockets};
 use self::listener::Listener;
 pub use self::old_process::KeptTunnels;
 use self::old_process::OldProcessDuties;
+pub use self::reload_orders::{ReloadOrder, ReloadOrders, ReloadOutcome};
 pub use self::snapshot::ReloadError;
 use self::snapshot::Snapshot;
 use self::sockets::ListeningSockets;
@@ -112,6 +114,8 @@ pub struct Server {
     predecessors: Arc<Predecessors>,
     /// Leads to the process that this one handed over to.
     successor: Option<SuccessorLink>,
+    /// The orders to reload, until their taker asks for them.
+    reload_orders: Option<ReloadOrders>,
     /// The logs of former configurations, which may still have lines to write.
     former_logs: Vec<ClosingLog>,
 }
@@ -219,7 +223,9 @@ impl Server {
         if predecessors.are_any() {
             first.sessions().orders().open();
         }
+        let (reloads, reload_orders) = reload_orders::channel();
         let admin = AdminContext {
+            reloads,
             snapshots: snapshot,
             metrics: Arc::clone(&metrics),
             heartbeats: Arc::clone(&heartbeats),
@@ -250,6 +256,7 @@ impl Server {
             fd_limit,
             predecessors,
             successor: None,
+            reload_orders: Some(reload_orders),
             former_logs: Vec::new(),
         };
         server.watch_health();
@@ -283,6 +290,11 @@ impl Server {
             tracing::warn!("a worker is busy, and takes the new configuration when it can");
         }
         Ok(())
+    }
+
+    /// Returns the orders to reload that come in at the admin listener; nothing at a second call.
+    pub fn take_reload_orders(&mut self) -> Option<ReloadOrders> {
+        self.reload_orders.take()
     }
 
     /// Counts a reload whose configuration is wrong.

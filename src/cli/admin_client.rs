@@ -56,7 +56,7 @@ fn named_listener(config: &Path) -> Result<Listen, ExitCode> {
     admin_listener(config)?.ok_or_else(|| {
         let name = config.display();
         print_remark(&format_args!(
-            "{name}: `admin.listen` is missing: a running gate cannot be asked\n    add [admin] with `listen`, and start the gate again"
+            "{name}: `admin.listen` is missing: a running gate cannot be asked\n    add [admin] with `listen = \"unix:/run/callgate/admin.sock\"`, and start the gate again"
         ));
         ExitCode::from(EX_CONFIG)
     })
@@ -81,20 +81,49 @@ fn admin_listener(config: &Path) -> Result<Option<Listen>, ExitCode> {
 
 /// Sends an order and returns the answer. The inner error means that no process listens there.
 fn send_order(listen: &Listen, path: &str, order: &Value) -> Result<Result<Value, io::Error>, ExitCode> {
+    let (status, answer) = match send_json(listen, path, order)? {
+        Ok(answer) => answer,
+        Err(gone) => return Ok(Err(gone)),
+    };
+    if status.is_success() {
+        return Ok(Ok(answer));
+    }
+    Err(report_refusal(listen, status, &answer))
+}
+
+/// Sends an order to the gate that runs with a configuration, and returns its answer, also that of a refusal with this
+/// status.
+///
+/// # Errors
+/// As [`ask_running`], but not for this status.
+pub(super) fn ask_or(
+    config: &Path,
+    path: &str,
+    order: &Value,
+    status: StatusCode,
+) -> Result<Result<Value, Value>, ExitCode> {
+    let listen = named_listener(config)?;
+    let (answered, answer) = send_json(&listen, path, order)?.map_err(|gone| report_gone(&listen, &gone))?;
+    match answered {
+        answered if answered.is_success() => Ok(Ok(answer)),
+        answered if answered == status => Ok(Err(answer)),
+        answered => Err(report_refusal(&listen, answered, &answer)),
+    }
+}
+
+fn report_refusal(listen: &Listen, status: StatusCode, answer: &Value) -> ExitCode {
+    let message = answer["message"].as_str().unwrap_or("the gate does not know this order: is it another version?");
+    report(listen, &format_args!("{status}: {message}"))
+}
+
+/// Sends JSON and returns the status and the JSON of the answer. The inner error means that no process listens there.
+fn send_json(listen: &Listen, path: &str, order: &Value) -> Result<Result<(StatusCode, Value), io::Error>, ExitCode> {
     let body = Bytes::from(order.to_string());
     let request = Request::builder().method(Method::POST).header(header::CONTENT_TYPE, "application/json");
     let request = request.header(header::HOST, "localhost").uri(path);
     let request = request.body(body).expect("the path is one of ours");
-    let answer = match exchange(listen, request)? {
-        Ok(answer) => answer,
-        Err(gone) => return Ok(Err(gone)),
-    };
-    let (status, answer) = (answer.status(), serde_json::from_slice::<Value>(answer.body()).unwrap_or_default());
-    if status.is_success() {
-        return Ok(Ok(answer));
-    }
-    let message = answer["message"].as_str().unwrap_or("the gate does not know this order: is it another version?");
-    Err(report(listen, &format_args!("{status}: {message}")))
+    let answer = exchange(listen, request)?;
+    Ok(answer.map(|answer| (answer.status(), serde_json::from_slice(answer.body()).unwrap_or_default())))
 }
 
 /// Sends a request and returns the answer. The inner error means that no process listens there.

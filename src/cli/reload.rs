@@ -16,13 +16,17 @@ use tokio::time::{Instant, sleep_until};
 use super::environment;
 use super::sandbox::{OutsideSandbox, Sandbox};
 use crate::config::{self, Config, FileSnapshot, FileWatch, Problems};
-use crate::observe::trace;
-use crate::server::{ReloadError, Server};
+use crate::observe::{causes, trace};
+use crate::server::{ReloadError, ReloadOrder, ReloadOutcome, Server};
 
 /// The files of the configuration, read by a thread of their own.
 pub(super) struct ConfigSource {
-    /// Tells the thread to read at once. The thread ends when this is dropped.
-    requests: Sender<()>,
+    /// Tells the thread to read at once, for the request with this number. The thread ends when this is dropped.
+    requests: Sender<u64>,
+    /// The number of the last request.
+    requested: u64,
+    /// The orders that wait for the reading of their request.
+    waiting: Vec<(u64, ReloadOrder)>,
     readings: mpsc::Receiver<ConfigReading>,
     /// The deadline of a requested reading.
     deadline: Option<Instant>,
@@ -36,8 +40,10 @@ pub(super) struct ConfigSource {
 pub(super) struct ConfigReading {
     config: Result<Config, Problems>,
     files: FileSnapshot,
-    /// The names of the changed files, separated by commas.
-    changed: String,
+    /// The changed files.
+    changed: Vec<String>,
+    /// The last request that this reading answers: it began later.
+    answers: u64,
 }
 
 /// A requested reading did not end in time.
@@ -60,7 +66,9 @@ enum ReplaceError {
 struct ReaderThread {
     path: PathBuf,
     watch: FileWatch,
-    requests: Receiver<()>,
+    requests: Receiver<u64>,
+    /// The last request that came.
+    last: u64,
     readings: mpsc::Sender<ConfigReading>,
 }
 
@@ -70,7 +78,7 @@ impl ReaderThread {
         loop {
             match self.requests.recv_timeout(PERIOD) {
                 // One reading answers all requests so far.
-                Ok(()) => while self.requests.try_recv().is_ok() {},
+                Ok(request) => self.last = self.requests.try_iter().last().unwrap_or(request),
                 Err(RecvTimeoutError::Timeout) if self.watch.has_changed() => {}
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
@@ -85,9 +93,9 @@ impl ReaderThread {
     fn read(&mut self) -> ConfigReading {
         let config::ReadOutcome { config, files } = config::read(&self.path, &environment);
         let changed = files.changed_since(self.watch.read()).into_iter().map(|path| path.display().to_string());
-        let changed = changed.collect::<Vec<_>>().join(", ");
+        let changed = changed.collect();
         self.watch = FileWatch::new(files.clone());
-        ConfigReading { config, files, changed }
+        ConfigReading { config, files, changed, answers: self.last }
     }
 }
 
@@ -99,10 +107,19 @@ impl ConfigSource {
     pub(super) fn watch(path: &Path, files: FileSnapshot, sandbox: Option<Sandbox>) -> io::Result<Self> {
         let (requests, asked) = channel();
         let (readings, read) = mpsc::channel(1);
-        let reader = ReaderThread { path: path.to_owned(), watch: FileWatch::new(files), requests: asked, readings };
+        let reader =
+            ReaderThread { path: path.to_owned(), watch: FileWatch::new(files), requests: asked, last: 0, readings };
         // Not joined at the end: a disk may block it, and it writes nothing.
         thread::Builder::new().name("callgate-files".to_owned()).spawn(move || reader.run())?;
-        Ok(Self { requests, readings: read, deadline: None, was_wrong: false, sandbox })
+        Ok(Self {
+            requests,
+            requested: 0,
+            waiting: Vec::new(),
+            readings: read,
+            deadline: None,
+            was_wrong: false,
+            sandbox,
+        })
     }
 
     /// Returns what this process may read and write; `None`: what its user may.
@@ -112,9 +129,17 @@ impl ConfigSource {
 
     /// Requests a reading at once.
     pub(super) fn request(&mut self) {
+        self.requested += 1;
         // `read` notices when the thread has ended.
-        let _ = self.requests.send(());
+        let _ = self.requests.send(self.requested);
         self.deadline = Some(Instant::now() + PATIENCE);
+    }
+
+    /// Requests a reading at once, whose outcome answers an order.
+    pub(super) fn carry_out(&mut self, order: ReloadOrder) {
+        self.request();
+        self.waiting.retain(|(_, other)| other.is_awaited());
+        self.waiting.push((self.requested, order));
     }
 
     /// Waits for the next reading, on request or after a change.
@@ -146,21 +171,47 @@ impl ConfigSource {
 
     /// Replaces the running configuration if all of the new one is right, and logs the result.
     pub(super) async fn reload(&mut self, reading: Box<ConfigReading>, server: &mut Server) {
-        let ConfigReading { config, files: read, changed } = *reading;
-        let files = if changed.is_empty() { "none".to_owned() } else { changed };
+        let ConfigReading { config, files: read, changed, answers } = *reading;
+        let files = if changed.is_empty() { "none".to_owned() } else { changed.join(", ") };
+        let (file, warnings) = config.as_ref().map(told).unwrap_or_default();
         let replaced = replace_config(server, config, self.sandbox()).await;
         let was_refused = std::mem::replace(&mut self.was_wrong, replaced.is_err());
-        match &replaced {
-            Ok(()) if was_refused => tracing::info!(files, "reloaded: the error is corrected"),
-            Ok(()) => tracing::info!(files, "reloaded"),
+        let outcome = match &replaced {
+            Ok(()) => {
+                let message = if was_refused { "reloaded: the error is corrected" } else { "reloaded" };
+                tracing::info!(files, "{message}");
+                ReloadOutcome::Taken { file, changed, warnings }
+            }
             Err(refused) => {
-                for hidden in self.sandbox.iter().flat_map(|sandbox| sandbox.hidden(&read)) {
+                let hidden = self.sandbox.iter().flat_map(|sandbox| sandbox.hidden(&read));
+                let hidden: Vec<_> = hidden.map(|hidden| hidden.to_string()).collect();
+                for hidden in &hidden {
                     tracing::error!("{hidden}");
                 }
                 log_refusal(refused);
+                refused.outcome(hidden)
             }
+        };
+        for (_, order) in self.waiting.extract_if(.., |(request, _)| *request <= answers) {
+            order.answer(outcome.clone());
         }
     }
+}
+
+impl ReplaceError {
+    /// Returns what the sender of an order learns. `hidden`: the files that the process may not read.
+    fn outcome(&self, hidden: Vec<String>) -> ReloadOutcome {
+        let mut problems = hidden;
+        if let Self::Wrong(wrong) = self {
+            problems.extend(wrong.as_slice().iter().map(ToString::to_string));
+        }
+        ReloadOutcome::Refused { reason: causes(self), problems }
+    }
+}
+
+/// Returns the file of a configuration, and its warnings.
+fn told(config: &Config) -> (String, Vec<String>) {
+    (config.file.clone(), config.warnings.iter().map(ToString::to_string).collect())
 }
 
 async fn replace_config(

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::config::{self, Config, Listen};
 use crate::observe::{Logs, trace};
-use crate::server::{InheritedSockets, KeptTunnels, Server, ServerState, StartError};
+use crate::server::{InheritedSockets, KeptTunnels, ReloadOrder, ReloadOrders, Server, ServerState, StartError};
 use crate::state::OpenError;
 
 /// Loads the configuration and serves until a signal asks to stop.
@@ -65,6 +65,7 @@ pub(super) async fn serve(
         tracing::info!(%address, "listening");
     }
     ready(&server);
+    let mut orders = server.take_reload_orders();
     let watchdog = systemd::Watchdog::start(server.heartbeats());
     let watchdog = watchdog.map_err(|error| report_error("cannot start a thread", &error))?;
     systemd::ready();
@@ -74,9 +75,11 @@ pub(super) async fn serve(
         let event = tokio::select! {
             event = signals.next() => event,
             read = next_reading(&mut source) => ServeEvent::FilesRead(read),
+            order = next_order(&mut orders) => ServeEvent::ReloadOrdered(order),
         };
         match (event, &mut source) {
             (ServeEvent::Terminate, _) => break,
+            (ServeEvent::ReloadOrdered(order), None) => drop(order),
             (_, None) => {
                 tracing::warn!("ignored a signal: without configuration files there is no reload and no hand-over")
             }
@@ -84,7 +87,7 @@ pub(super) async fn serve(
                 match hand_over(&mut server, &mut signals, source.sandbox()).await {
                     HandOverOutcome::HandedOver => {
                         // The new process watches the files and notifies the watchdog.
-                        drop((source, watchdog));
+                        drop((source, watchdog, orders));
                         keep_tunnels(&mut server, &mut signals).await;
                         break;
                     }
@@ -97,6 +100,12 @@ pub(super) async fn serve(
                 systemd::reloading();
                 is_reloading = true;
                 source.request();
+            }
+            (ServeEvent::ReloadOrdered(order), Some(source)) => {
+                server.reopen_logs();
+                systemd::reloading();
+                is_reloading = true;
+                source.carry_out(order);
             }
             (ServeEvent::FilesRead(read), Some(source)) => {
                 match read {
@@ -170,7 +179,7 @@ async fn keep_tunnels(server: &mut Server, signals: &mut Signals) {
         match event {
             ServeEvent::Terminate => return,
             ServeEvent::Hangup => server.reopen_logs(),
-            ServeEvent::HandOver | ServeEvent::FilesRead(_) => {
+            ServeEvent::HandOver | ServeEvent::FilesRead(_) | ServeEvent::ReloadOrdered(_) => {
                 tracing::warn!("ignored a signal: another process accepts connections");
             }
         }
@@ -233,6 +242,13 @@ async fn next_reading(source: &mut Option<ConfigSource>) -> Result<Box<ConfigRea
     }
 }
 
+async fn next_order(orders: &mut Option<ReloadOrders>) -> ReloadOrder {
+    match orders {
+        Some(orders) => orders.next().await,
+        None => pending().await,
+    }
+}
+
 /// Drains: ends after the exchanges in flight, or at the next signal to stop.
 async fn drain(server: Server, mut signals: Signals) -> CommandResult {
     tracing::info!("draining");
@@ -272,6 +288,8 @@ enum ServeEvent {
     Hangup,
     /// The files of the configuration were read, on request or because one of them changed.
     FilesRead(Result<Box<ConfigReading>, ReadTimeout>),
+    /// An operator ordered a reload at the admin listener, and waits for its outcome.
+    ReloadOrdered(ReloadOrder),
     /// SIGUSR2: hand over to a new process.
     HandOver,
 }

@@ -24,6 +24,7 @@ use self::service::AdminService;
 use super::ACCEPT_BACK_OFF;
 use super::acceptor::Acceptor;
 use super::listener::Listener;
+use super::reload_orders::ReloadOrderSender;
 use super::runtime_thread;
 use super::snapshot::Snapshot;
 use super::succession::Predecessors;
@@ -38,6 +39,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The parts of the server that the admin listener reports on.
 pub(super) struct AdminContext {
+    pub(super) reloads: ReloadOrderSender,
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) heartbeats: Arc<Heartbeats>,

@@ -135,10 +135,12 @@ mod operate {
     pub mod phones;
     pub mod provision;
     pub mod reload;
+    pub mod reload_order;
     pub mod sandbox;
     pub mod scarce_resources;
     pub mod sockets;
     pub mod state;
+    pub mod status_command;
     pub mod stuck_logs;
     pub mod syslog;
     pub mod unseen_secrets;

@@ -36,6 +36,7 @@ use crate::observe::metrics::{self, ClientProtocol};
 use crate::pbx::{SessionEnd, SessionFilter};
 use crate::proxy::LoginQuestion;
 use crate::server::client_io::ClientStream;
+use crate::server::reload_orders::ReloadOutcome;
 use crate::server::snapshot::{Snapshot, UpstreamReport};
 use crate::server::succession::{OldProcess, SuccessionOrder};
 use crate::state::{Freeze, KeepError};
@@ -49,12 +50,14 @@ const LIFE: Duration = Duration::from_secs(10);
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long `/explain` may take.
 const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long `/reload` may take.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How long an order waits for Voximplant, which goes on in the background.
 const PHONE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The body of a 404.
-const ENDPOINTS: &str = "here are /livez, /readyz, /metrics, /status, /explain, /freeze, /thaw, /freezes, /phones, /sessions, \
+const ENDPOINTS: &str = "here are /livez, /readyz, /metrics, /status, /explain, /reload, /freeze, /thaw, /freezes, /phones, /sessions, \
                          /sessions/end and /limits\n";
 
 type AdminResponse = Response<Full<Bytes>>;
@@ -74,6 +77,7 @@ enum AdminEndpoint {
     Metrics,
     Status,
     Explain,
+    Reload,
     Freeze,
     Thaw,
     Freezes,
@@ -120,6 +124,7 @@ impl AdminEndpoint {
             "/metrics" => Self::Metrics,
             "/status" => Self::Status,
             "/explain" => Self::Explain,
+            "/reload" => Self::Reload,
             "/freeze" => Self::Freeze,
             "/thaw" => Self::Thaw,
             "/freezes" => Self::Freezes,
@@ -136,6 +141,7 @@ impl AdminEndpoint {
         match self {
             Self::Livez | Self::Readyz | Self::Metrics | Self::Status => "GET, HEAD",
             Self::Explain
+            | Self::Reload
             | Self::Freeze
             | Self::Thaw
             | Self::Freezes
@@ -196,6 +202,10 @@ impl AdminService {
             AdminEndpoint::Status => self.status().await,
             AdminEndpoint::Explain => match order::read(request, client.may_order).await {
                 Ok(question) => self.explain(&question).await,
+                Err(refusal) => refused(refusal),
+            },
+            AdminEndpoint::Reload => match order::read(request, client.may_order).await {
+                Ok(ListOrder {}) => self.reload(client).await,
                 Err(refusal) => refused(refusal),
             },
             AdminEndpoint::Freeze => match order::read(request, client.may_order).await {
@@ -348,6 +358,31 @@ impl AdminService {
                 StatusCode::GATEWAY_TIMEOUT,
                 "timeout",
                 "no answer in time from the app, a key server or the PBX",
+            ),
+        }
+    }
+
+    /// Has the files of the configuration read again, and tells whether the gate serves the new one.
+    async fn reload(&self, client: &AdminClient) -> AdminResponse {
+        client.in_progress.begin();
+        tracing::info!(by = client.name, "a reload is ordered");
+        match timeout(RELOAD_TIMEOUT, self.context.reloads.order()).await {
+            Ok(Some(ReloadOutcome::Taken { file, changed, warnings })) => {
+                json(StatusCode::OK, &json!({ "file": file, "changed": changed, "warnings": warnings }))
+            }
+            Ok(Some(ReloadOutcome::Refused { reason, problems })) => json(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                &json!({ "error": "refused", "message": reason, "problems": problems }),
+            ),
+            Ok(None) => problem(
+                StatusCode::CONFLICT,
+                "not_here",
+                "this process does not reload: it drains, or it runs without configuration files",
+            ),
+            Err(_) => problem(
+                StatusCode::GATEWAY_TIMEOUT,
+                "timeout",
+                "the files cannot be read in time: the reload goes on, and the log says how it ends",
             ),
         }
     }

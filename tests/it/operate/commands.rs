@@ -44,6 +44,8 @@ async fn every_command_explains_itself() {
         (&["check", "--help"], "--online"),
         (&["explain", "--help"], "--running"),
         (&["hash", "--help"], "--generate"),
+        (&["reload", "--help"], "Exit code 78"),
+        (&["status", "--help"], "--json"),
         (&["validate", "--help"], "--online"),
         (&["--version"], env!("CARGO_PKG_VERSION")),
         (&["version"], env!("CARGO_PKG_VERSION")),
