@@ -53,6 +53,8 @@ pub(super) struct SyslogStream {
     /// How many bytes of the first message the connection has taken.
     taken: usize,
     kept: KeptMessages,
+    /// How many messages the connection has taken whole that the system may not have yet.
+    unflushed: u64,
     connection: Option<StreamConnection>,
     /// When the server last took something, or had nothing to take.
     moved: Instant,
@@ -82,6 +84,7 @@ impl SyslogStream {
             waiting: 0,
             taken: 0,
             kept: KeptMessages::default(),
+            unflushed: 0,
             connection: None,
             moved: now,
             failures: 0,
@@ -136,17 +139,23 @@ impl SyslogStream {
         }
     }
 
-    /// Returns whether nothing waits.
+    /// Returns whether nothing waits: neither to be sent, nor, after a connection broke, to be sent again.
     pub(super) fn is_drained(&self) -> bool {
-        self.queue.is_empty() && self.connection.as_ref().is_none_or(StreamConnection::is_flushed)
+        let is_sent = match &self.connection {
+            Some(connection) => connection.is_flushed(),
+            None => self.kept.messages.is_empty(),
+        };
+        self.queue.is_empty() && is_sent
     }
 
-    /// Ends the connection. Returns how many lines were not sent.
+    /// Ends the connection. Returns how many lines were not sent, or should have been sent again.
     pub(super) fn end(&mut self) -> u64 {
-        if let Some(connection) = self.connection.take() {
-            connection.end();
-        }
-        self.queue.len() as u64
+        let unsent = match self.connection.take().map(StreamConnection::end) {
+            Some(true) => 0,
+            Some(false) => self.unflushed,
+            None => self.kept.messages.len() as u64,
+        };
+        self.queue.len() as u64 + unsent
     }
 
     fn connect(&mut self) -> io::Result<()> {
@@ -174,7 +183,7 @@ impl SyslogStream {
 
     /// Puts the messages that may not have arrived in front of the queue.
     fn send_again(&mut self) {
-        self.taken = 0;
+        (self.taken, self.unflushed) = (0, 0);
         while let Some((_, message)) = self.kept.messages.pop_back() {
             self.waiting += message.len();
             self.queue.push_front(message);
@@ -221,12 +230,17 @@ impl SyslogStream {
                 && let Some(message) = self.queue.pop_front()
             {
                 (self.taken, self.waiting) = (0, self.waiting - message.len());
+                self.unflushed = if connection.is_flushed() { 0 } else { self.unflushed + 1 };
                 self.kept.add(message);
             }
         }
         match connection.flush() {
             Err(error) if is_late(&error) => Ok(()),
-            flushed => flushed,
+            Err(error) => Err(error),
+            Ok(()) => {
+                self.unflushed = 0;
+                Ok(())
+            }
         }
     }
 }

@@ -149,8 +149,8 @@ impl StreamConnection {
         self.tls.as_ref().is_none_or(|tls| !tls.wants_write())
     }
 
-    /// Closes the connection, after what was sent.
-    pub(super) fn end(mut self) {
+    /// Closes the connection, after what was sent. Returns whether the system has all that was taken.
+    pub(super) fn end(mut self) -> bool {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
         }
@@ -159,6 +159,7 @@ impl StreamConnection {
         if let Err(error) = ended {
             tracing::debug!(%error, "the connection to the syslog server did not end well");
         }
+        self.is_flushed()
     }
 }
 

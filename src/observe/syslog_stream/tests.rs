@@ -1,6 +1,10 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, mpsc};
 use std::thread;
+
+use rustls::pki_types::PrivateKeyDer;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use super::*;
 
@@ -150,6 +154,78 @@ fn what_was_never_sent_is_counted_at_the_end() {
     accept(&mut syslog, 0..3);
     assert!(syslog.deliver().is_err());
     assert_eq!(syslog.end(), 3);
+}
+
+#[test]
+fn what_a_broken_connection_may_not_have_carried_is_counted_at_the_end() {
+    let (listener, addr) = listener();
+    let mut syslog = to(addr);
+    accept(&mut syslog, 0..2);
+    deliver(&mut syslog);
+    // It goes for good, without having read the second.
+    let mut first = server(&listener);
+    hears(&mut first, 0..1);
+    drop((first, listener));
+    let end = Instant::now() + SOON;
+    while syslog.deliver().is_ok() {
+        assert!(Instant::now() < end);
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert!(!syslog.is_drained());
+    assert_eq!(syslog.end(), 2);
+}
+
+/// Prepares messages for a server over TLS at an address. Returns the server's side of TLS, too.
+fn to_tls(addr: SocketAddr) -> (SyslogStream, ServerConnection) {
+    let rcgen::CertifiedKey { cert, signing_key } =
+        rcgen::generate_simple_self_signed(["logs.test".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let versions = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = versions.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+    let to = SyslogTls {
+        at: HostPort { host: addr.ip().to_string(), port: addr.port() },
+        ca: Some(vec![cert.der().clone()]),
+        server_name: Some("logs.test".try_into().unwrap()),
+    };
+    (SyslogStream::tls(&to).unwrap(), ServerConnection::new(Arc::new(config)).unwrap())
+}
+
+#[test]
+fn what_tls_could_not_pass_on_is_counted_at_the_end() {
+    let (listener, addr) = listener();
+    let (mut syslog, tls) = to_tls(addr);
+    let (ended, end) = mpsc::channel::<()>();
+    let server = thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        let mut stream = StreamOwned::new(tls, stream);
+        stream.conn.complete_io(&mut stream.sock).unwrap();
+        end.recv().unwrap();
+        let mut told = Vec::new();
+        // The connection breaks off within a record.
+        let _ = stream.read_to_end(&mut told);
+        told.windows(5).filter(|five| *five == b"\"n\":1").count() as u64
+    });
+    let line = format!("{{\"x\":\"{}\",\"n\":1}}", "x".repeat(1000));
+    let (mut accepted, begun) = (0_u64, Instant::now());
+    loop {
+        while syslog.accept(line.as_bytes()).is_ok() {
+            accepted += 1;
+        }
+        if syslog.deliver().is_err() {
+            break;
+        }
+        assert!(begun.elapsed() < SOON);
+    }
+    assert!(syslog.unflushed > 0 && !syslog.is_drained());
+    let lost = syslog.end();
+    ended.send(()).unwrap();
+    let heard = server.join().unwrap();
+    assert!(
+        heard > 0 && heard + lost >= accepted,
+        "{heard} arrived, {lost} are counted as lost, {accepted} were accepted"
+    );
 }
 
 #[test]
