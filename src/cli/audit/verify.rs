@@ -35,6 +35,12 @@ enum VerifyError {
          rotate the file when a member gets another name"
     )]
     Mixed { place: String, found: String, owner: String },
+    #[error(
+        "{0}: another chain begins with this file: two members have this name, or its writer did not find the chain before it"
+    )]
+    SecondChain(String),
+    #[error("{0}: the file is named twice")]
+    NamedTwice(String),
     #[error("no line of these files is part of a chain: is `chain = true` in [audit]?")]
     NoChain,
     #[error("line {0} is missing or changed: the chain was cut or written anew")]
@@ -63,7 +69,11 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
 fn verify(arguments: &Arguments) -> Result<ChainFindings, VerifyError> {
     let mut chains = MemberChains::wanting(&arguments.head);
     for (index, path) in arguments.files.iter().enumerate() {
-        chains.read(path, &arguments.files[index + 1..])?;
+        let (before, later) = (&arguments.files[..index], &arguments.files[index + 1..]);
+        if before.contains(path) {
+            return Err(VerifyError::NamedTwice(path.display().to_string()));
+        }
+        chains.read(path, later)?;
     }
     let (chains, missing) = chains.end();
     let mut findings = ChainFindings::default();

@@ -156,6 +156,8 @@ impl MemberChain {
             self.failed = Some(VerifyError::OutOfOrder { place, first, second: this });
         } else if let Some((second, _)) = after {
             self.failed = Some(VerifyError::OutOfOrder { place, first: this, second: second.clone() });
+        } else if matches!(self.failed, Some(VerifyError::Broken { why: ChainBreak::Anew, .. })) {
+            self.failed = Some(VerifyError::SecondChain(place));
         }
     }
 
@@ -333,6 +335,24 @@ mod tests {
             "two",
         ];
         logs.check(&["log.1", "log"], &good, &[]);
+    }
+
+    #[test]
+    fn two_members_with_one_name_are_told_from_a_chain_that_begins_anew() {
+        let logs = two_members();
+        for name in ["again", "unnamed", "unnamed.2"] {
+            let member = if name == "again" { "one" } else { "" };
+            logs.write(name, &mut ChainHead::empty(), &[member, member, member, member]);
+        }
+        let second = |file: &str| {
+            format!(
+                "{file}:1: another chain begins with this file: two members have this name, or its writer did not find the chain before it"
+            )
+        };
+        logs.check(&["one.1", "one", "again"], &[], &[&format!("one: {}", second("again"))]);
+        logs.check(&["unnamed", "unnamed.2"], &[], &[&second("unnamed.2")]);
+        let twice = verify(&Arguments { files: vec![logs.path("one.1"), logs.path("one.1")], head: Vec::new() });
+        assert!(twice.unwrap_err().to_string().ends_with("one.1: the file is named twice"));
     }
 
     #[test]
