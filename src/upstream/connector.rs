@@ -195,6 +195,7 @@ impl Connector {
         let _descriptor = descriptor(due).await.ok_or(Error::Full)?;
         let choice = self.choose();
         let (transport, index) = self.reach_any(choice.index, due).await?;
+        let _under_way = self.settle(choice, index);
         if !request.headers().contains_key(HOST) {
             request.headers_mut().insert(HOST, self.host(index));
         }
