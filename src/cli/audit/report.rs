@@ -3,8 +3,10 @@
 
 mod table;
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
+use std::hash::BuildHasher;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -119,8 +121,30 @@ struct ReportBuilder {
     logins: Vec<LoginRow>,
     refusals: BTreeMap<RefusalKey, Occurrences>,
     notes: Vec<EventRow>,
+    /// The ids of logins that were refused after their line was written, because the write was late.
+    taken_back: HashSet<String>,
+    seen: SeenLines,
     /// How many lines are not JSON, or lack a field that each line has.
     skipped: u64,
+}
+
+/// The lines that were read. A line stands in two files when one is a copy, or when a syslog server got it twice.
+#[derive(Debug, Default)]
+struct SeenLines {
+    /// A digest of each line, under a key of this process.
+    digests: HashSet<u64>,
+    hasher: RandomState,
+    /// How many lines were read before.
+    repeated: u64,
+}
+
+impl SeenLines {
+    /// Tells whether a line is new.
+    fn is_new(&mut self, line: &[u8]) -> bool {
+        let is_new = self.digests.insert(self.hasher.hash_one(line.trim_ascii_end()));
+        self.repeated += u64::from(!is_new);
+        is_new
+    }
 }
 
 /// One login.
@@ -183,12 +207,10 @@ struct EventRow {
 }
 
 impl ReportBuilder {
-    /// Removes a login that was refused after its line was written, because the write was late.
+    /// Notes a login that was refused after its line was written, whichever of the two lines is read first.
     fn take_back(&mut self, line: &AuditLine) {
-        if line.reason.as_deref().is_some_and(|reason| reason.starts_with(NO_LINE))
-            && let Some(index) = self.logins.iter().rposition(|login| Some(&login.id) == line.id.as_ref())
-        {
-            self.logins.remove(index);
+        if line.reason.as_deref().is_some_and(|reason| reason.starts_with(NO_LINE)) {
+            self.taken_back.extend(line.id.clone());
         }
     }
 
@@ -203,8 +225,12 @@ impl ReportBuilder {
         let mut bytes = Vec::new();
         while reader.read_until(b'\n', &mut bytes)? > 0 {
             match serde_json::from_slice::<AuditLine>(&bytes) {
-                Ok(line) if wanted.covers(line.time) => self.add(line, wanted),
-                Ok(_) => {}
+                Ok(line) => {
+                    self.take_back(&line);
+                    if wanted.covers(line.time) && self.seen.is_new(&bytes) {
+                        self.add(line, wanted);
+                    }
+                }
                 Err(_) => self.skipped += 1,
             }
             bytes.clear();
@@ -213,7 +239,6 @@ impl ReportBuilder {
     }
 
     fn add(&mut self, line: AuditLine, wanted: &Arguments) {
-        self.take_back(&line);
         match line.kind.as_str() {
             "audit grant" if wanted.is_about(&line) => self.logins.push(LoginRow {
                 time: line.time,
@@ -262,6 +287,7 @@ impl ReportBuilder {
     }
 
     fn report(mut self, wanted: &Arguments) -> Report {
+        self.logins.retain(|login| !self.taken_back.contains(&login.id));
         self.logins.sort_by_key(|login| login.time);
         self.notes.sort_by_key(|note| note.time);
         let mut callers = BTreeMap::<(String, String), Occurrences>::new();
@@ -294,6 +320,7 @@ impl ReportBuilder {
             refusals,
             events: self.notes,
             lines_passed_over: self.skipped,
+            lines_repeated: self.seen.repeated,
         }
     }
 }
@@ -331,6 +358,8 @@ struct Report {
     refusals: Vec<RefusalRow>,
     events: Vec<EventRow>,
     lines_passed_over: u64,
+    /// How many lines stand in the files more than once. Each counts once.
+    lines_repeated: u64,
 }
 
 #[derive(Debug, Serialize)]

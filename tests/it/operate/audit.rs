@@ -217,6 +217,41 @@ async fn a_report_lists_the_logins_and_the_attempts_for_an_account() {
     assert_eq!(of_before["logins"].as_array().unwrap().len(), 0);
 }
 
+/// The files of several members may be copies, and stand in any order.
+#[tokio::test]
+async fn a_report_counts_each_line_once_whatever_the_order_of_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = |kind: &str, second: u8, id: &str, reason: &str| {
+        format!(
+            "{{\"time\":\"2026-11-29T10:00:{second:02}Z\",\"kind\":\"audit {kind}\",\"id\":\"{id}\",\"client\":\"192.0.2.7\",\
+             \"act\":\"pbx_session\",\"method\":\"app\",\"subject\":\"alice\",\"rule\":\"staff\",\"account\":\"40@acme.test\"{reason}}}\n"
+        )
+    };
+    let late = line("refusal", 9, "late", ",\"reason\":\"the login has no audit line: it was late\"");
+    for (name, lines) in [
+        ("one", [line("grant", 1, "kept", ""), line("grant", 2, "late", "")].concat()),
+        ("two", [line("refusal", 3, "other", ",\"reason\":\"the account is frozen\""), late].concat()),
+    ] {
+        fs::write(dir.path().join(name), lines).unwrap();
+    }
+    let report = async |arguments: &[&str]| {
+        let mut command = callgate(&["audit", "report", "--account", "40@acme.test"]);
+        command.args(arguments).current_dir(dir.path());
+        text(&run(command).await.stdout)
+    };
+    for files in [["one", "two"], ["two", "one"]] {
+        let told = report(&files).await;
+        assert!(told.contains("logins: 1\n") && told.contains("related refusals: 2\n"), "{told}");
+        assert!(told.contains(" kept") && !told.contains("a second time"), "{told}");
+    }
+    let told = report(&["one", "two", "one", "two"]).await;
+    assert!(told.contains("4 lines stand here a second time, and count once\n"), "{told}");
+    assert!(told.contains("logins: 1\n") && told.contains("related refusals: 2\n"), "{told}");
+    // The refusal behind the window counts all the same.
+    let told = report(&["--until", "2026-11-29T10:00:05Z", "one", "two"]).await;
+    assert!(told.contains("logins: 1\n") && told.contains("related refusals: 1\n"), "{told}");
+}
+
 #[tokio::test]
 async fn a_report_finds_the_files_of_a_configuration() {
     let stage = Plan { more: "[audit]\nfile = \"audit.log\"", ..Plan::default() }.start().await;

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
+use crate::kit::commands::{callgate, run, text};
 use crate::kit::gate::Gate;
 use crate::kit::outbound_proxy::TlsFront;
 use crate::kit::programs::{KillTimer, are_here};
@@ -194,6 +195,8 @@ module(load="imptcp")
 input(type="imptcp" address="127.0.0.1" port="{port}")
 template(name="parts" type="string" string="%syslogfacility-text%.%syslogseverity-text% %app-name% %msgid% %msg%\n")
 action(type="omfile" file="{out}" template="parts")
+template(name="callgate" type="string" string="%msg%\n")
+action(type="omfile" file="{out}.callgate" template="callgate")
 "#,
         dir = dir.path().display(),
         port = addr.port(),
@@ -215,4 +218,10 @@ action(type="omfile" file="{out}" template="parts")
         assert_eq!(head.trim_end(), "authpriv.notice callgate audit", "{line}");
         assert!(serde_json::from_str::<serde_json::Value>(&format!("{{{json}")).is_ok(), "{line}");
     }
+    let stored = format!("{}.callgate", out.display());
+    let read = || fs::read_to_string(&stored).unwrap_or_default();
+    until("rsyslog has stored both lines", || ids.iter().all(|id| read().contains(id))).await;
+    let report = run(callgate(&["audit", "report", "--account", "40@acme.test", &stored])).await;
+    let told = text(&report.stdout);
+    assert!(told.contains("logins: 2\n") && !told.contains("skipped"), "{told}");
 }

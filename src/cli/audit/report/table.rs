@@ -19,6 +19,9 @@ impl fmt::Display for Report {
         if self.lines_passed_over > 0 {
             writeln!(f, "{} lines were skipped: they are not JSON lines of callgate", self.lines_passed_over)?;
         }
+        if self.lines_repeated > 0 {
+            writeln!(f, "{} lines stand here a second time, and count once", self.lines_repeated)?;
+        }
         writeln!(f, "\nlogins: {}", self.logins.len())?;
         if let Some(account) = self.account.as_deref().filter(|name| self.logins.is_empty() && !name.contains('@')) {
             let account = shown(account);
