@@ -11,7 +11,9 @@ pub mod problem;
 mod source;
 pub mod types;
 
-pub use self::check::{ChainFlaw, ReadOutcome, admin, audit_file, key_ring_file, load, load_elsewhere, parse, read};
+pub use self::check::{
+    ChainFlaw, ReadOutcome, admin, audit_file, key_ring_file, load, load_elsewhere, parse, parse_with, read,
+};
 pub use self::files::{FileSnapshot, FileWatch, can_write};
 pub use self::outbound_proxy::OutboundProxy;
 pub use self::permissions::exposed_secret;

@@ -7,6 +7,7 @@ mod accept;
 mod acceptor;
 mod admin;
 mod admission;
+mod certificate_alarms;
 mod client_io;
 mod connection;
 mod control;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode, Uri};
+use jiff::Timestamp;
 use tokio::runtime::{self, LocalOptions};
 use tokio::time::timeout;
 
@@ -17,8 +18,7 @@ use super::unstarted_gate::UnstartedGate;
 use super::{CommandResult, ConfigArgument, EX_CONFIG, load, print_line, print_remark, report_error};
 use crate::auth::{self, Provider};
 use crate::config::{
-    self, AppMethodConfig, ChainFlaw, Config, HostPattern, JwtKeySource, Listen, LoginOrigin, MethodKind,
-    OutboundProxy, PbxConfig,
+    self, AppMethodConfig, ChainFlaw, Config, JwtKeySource, Listen, LoginOrigin, MethodKind, OutboundProxy, PbxConfig,
 };
 use crate::model::account::{Account, Role};
 use crate::model::upstream_name::UpstreamName;
@@ -40,7 +40,12 @@ pub(super) fn run(config: &ConfigArgument, online: bool) -> CommandResult {
     for problem in &start_problems {
         print_remark(&format_args!("{name}: {problem}"));
     }
-    if !start_problems.is_empty() {
+    // `run` would start, and say the same each hour.
+    let alarms = config.certificate_alarms(Timestamp::now());
+    for alarm in &alarms {
+        print_remark(alarm);
+    }
+    if !start_problems.is_empty() || !alarms.is_empty() {
         return Err(ExitCode::from(EX_CONFIG));
     }
     for note in notes(&config) {
@@ -117,7 +122,7 @@ fn print_fact(fact: &dyn Display) {
 
 /// Tries everything the configuration names, and returns what does not work, each with advice.
 async fn try_all(config: &Config) -> Vec<String> {
-    let mut problems = uncovered(config);
+    let mut problems = Vec::new();
     if let Some(app) = &config.app {
         let found = try_app(config, app).await;
         problems.extend(with_tls_hint(found, &app.upstream, (UpstreamName::App, "app")).await);
@@ -154,26 +159,6 @@ async fn with_tls_hint(
         problems.extend(mistaken.map(hint));
     }
     problems
-}
-
-/// Returns a problem for each configured host that no certificate covers.
-fn uncovered(config: &Config) -> Vec<String> {
-    let upstreams = config.app.iter().map(|app| &app.upstream).chain(config.pbx.iter().map(|pbx| &pbx.upstream));
-    let hosts = upstreams.flat_map(|upstream| &upstream.hosts).filter_map(HostPattern::exact);
-    hosts
-        .filter(|host| !is_covered(config, host))
-        .map(|host| format!("no certificate of `tls` is for {host}: browsers will warn"))
-        .collect()
-}
-
-fn is_covered(config: &Config, host: &str) -> bool {
-    let fits = |name: &String| {
-        name == host
-            || name
-                .strip_prefix("*.")
-                .is_some_and(|rest| host.split_once('.').is_some_and(|(_, parent)| parent == rest))
-    };
-    config.certificates.iter().flat_map(|certificate| &certificate.names).any(fits)
 }
 
 async fn try_app(config: &Config, app: &config::AppConfig) -> Vec<String> {

@@ -10,12 +10,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::environment;
 use super::sandbox::{OutsideSandbox, Sandbox};
-use crate::config::{self, Config, FileSnapshot, FileWatch, Problems};
+use crate::config::{self, Config, FileSnapshot, FileWatch, LastGood, Problems};
 use crate::observe::{causes, trace};
 use crate::server::{ReloadError, ReloadOrder, ReloadOutcome, Server};
 
@@ -66,6 +67,8 @@ enum ReplaceError {
 struct ReaderThread {
     path: PathBuf,
     watch: FileWatch,
+    /// What stays in use of certificates that cannot be read.
+    last_good: LastGood,
     requests: Receiver<u64>,
     /// The last request that came.
     last: u64,
@@ -91,7 +94,10 @@ impl ReaderThread {
     }
 
     fn read(&mut self) -> ConfigReading {
-        let config::ReadOutcome { config, files } = config::read(&self.path, &environment);
+        let config::ReadOutcome { config, files } = config::read(&self.path, &environment, &self.last_good);
+        if let Ok(config) = &config {
+            self.last_good = config.last_good();
+        }
         let changed = files.changed_since(self.watch.read()).into_iter().map(|path| path.display().to_string());
         let changed = changed.collect();
         self.watch = FileWatch::new(files.clone());
@@ -104,11 +110,16 @@ impl ConfigSource {
     ///
     /// # Errors
     /// When the thread cannot be started.
-    pub(super) fn watch(path: &Path, files: FileSnapshot, sandbox: Option<Sandbox>) -> io::Result<Self> {
+    pub(super) fn watch(
+        path: &Path,
+        files: FileSnapshot,
+        last_good: LastGood,
+        sandbox: Option<Sandbox>,
+    ) -> io::Result<Self> {
         let (requests, asked) = channel();
         let (readings, read) = mpsc::channel(1);
-        let reader =
-            ReaderThread { path: path.to_owned(), watch: FileWatch::new(files), requests: asked, last: 0, readings };
+        let (path, watch) = (path.to_owned(), FileWatch::new(files));
+        let reader = ReaderThread { path, watch, last_good, requests: asked, last: 0, readings };
         // Not joined at the end: a disk may block it, and it writes nothing.
         thread::Builder::new().name("callgate-files".to_owned()).spawn(move || reader.run())?;
         Ok(Self {
@@ -176,6 +187,12 @@ impl ConfigSource {
         let (file, warnings) = config.as_ref().map(told).unwrap_or_default();
         let replaced = replace_config(server, config, self.sandbox()).await;
         let was_refused = std::mem::replace(&mut self.was_wrong, replaced.is_err());
+        let hidden = self.sandbox.iter().flat_map(|sandbox| sandbox.hidden(&read));
+        let hidden: Vec<_> = hidden.map(|hidden| hidden.to_string()).collect();
+        // Without a certificate that it may not read, the configuration is replaced.
+        for hidden in &hidden {
+            tracing::error!("{hidden}");
+        }
         let outcome = match &replaced {
             Ok(()) => {
                 let message = if was_refused { "reloaded: the error is corrected" } else { "reloaded" };
@@ -183,11 +200,6 @@ impl ConfigSource {
                 ReloadOutcome::Taken { file, changed, warnings }
             }
             Err(refused) => {
-                let hidden = self.sandbox.iter().flat_map(|sandbox| sandbox.hidden(&read));
-                let hidden: Vec<_> = hidden.map(|hidden| hidden.to_string()).collect();
-                for hidden in &hidden {
-                    tracing::error!("{hidden}");
-                }
                 log_refusal(refused);
                 refused.outcome(hidden)
             }
@@ -209,9 +221,10 @@ impl ReplaceError {
     }
 }
 
-/// Returns the file of a configuration, and its warnings.
+/// Returns the file of a configuration, its warnings, and what is wrong with its certificates.
 fn told(config: &Config) -> (String, Vec<String>) {
-    (config.file.clone(), config.warnings.iter().map(ToString::to_string).collect())
+    let warnings = config.warnings.iter().map(ToString::to_string);
+    (config.file.clone(), warnings.chain(config.certificate_alarms(Timestamp::now())).collect())
 }
 
 async fn replace_config(

@@ -15,7 +15,7 @@ use super::sandbox::Sandbox;
 use super::{
     CommandResult, ConfigArgument, EX_CONFIG, EX_CUT, accept, environment, print_remark, report_error, systemd,
 };
-use crate::config::{self, Config, Listen};
+use crate::config::{self, Config, LastGood, Listen};
 use crate::observe::{Logs, trace};
 use crate::server::{InheritedSockets, KeptTunnels, ReloadOrder, ReloadOrders, Server, ServerState, StartError};
 use crate::state::OpenError;
@@ -26,13 +26,13 @@ pub(super) fn run(config: &ConfigArgument) -> CommandResult {
     let path = config.path();
     let inherited = InheritedSockets::from_env()
         .map_err(|error| report_error("cannot take the sockets that were passed", &error))?;
-    let reading = config::read(path, &environment);
+    let reading = config::read(path, &environment, &LastGood::default());
     let config = accept(reading.config)?;
     trace::init(config.log.level, config.log.format);
     let sandbox = Sandbox::enter(&config, &reading.files).map_err(|error| {
         report_error("cannot enter the sandbox: `[server] insecure_no_sandbox` starts without it", &error)
     })?;
-    let source = ConfigSource::watch(path, reading.files, sandbox);
+    let source = ConfigSource::watch(path, reading.files, config.last_good(), sandbox);
     let source = source.map_err(|error| report_error("cannot start a thread", &error))?;
     runtime()?.block_on(async { serve(config, Some(source), inherited, |_| {}).await })
 }

@@ -30,14 +30,17 @@ use tracing::Level;
 use self::allow::RuleContext;
 use self::auth::Methods;
 use self::passthrough::ServedHere;
+use self::tls::ReadCertificates;
 pub use self::tls::chain_flaw::ChainFlaw;
 pub(super) use self::tls::chain_flaw::flaw as chain_flaw;
 use self::values::address;
 use super::document::{TomlDocument, TomlNode, TomlTable};
 use super::permissions::Exposure;
 use super::problem::{Problem, Problems};
-use super::source::{self, ConfigText, Surroundings};
-use super::{AccessLogTarget, Config, FileSnapshot, LimitsConfig, Listen, LogConfig, LogFormat, RedirectHttp};
+use super::source::{self, CertificateFallback, ConfigText, Surroundings};
+use super::{
+    AccessLogTarget, Config, FileSnapshot, LastGood, LimitsConfig, Listen, LogConfig, LogFormat, RedirectHttp,
+};
 use crate::model::limit_set::{LIMITS, LimitSet};
 use crate::model::member_name::MemberName;
 use crate::model::rate::Rate;
@@ -56,7 +59,7 @@ pub struct ReadOutcome {
 /// # Errors
 /// All problems, in the order of the file.
 pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
-    read(path, env).config
+    read(path, env, &LastGood::default()).config
 }
 
 /// Reads a configuration for a command that may run outside of callgate's unit or container. A secret that is a credential or a
@@ -65,7 +68,7 @@ pub fn load(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config,
 /// # Errors
 /// All problems, in the order of the file.
 pub fn load_elsewhere(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
-    let around = ConfigInputs { env, files: &RefCell::default(), may_miss: true };
+    let around = ConfigInputs { env, files: &RefCell::default(), may_miss: true, last_good: &LastGood::default() };
     parse_file(&path.display().to_string(), &text(path)?, folder_of(path), &around)
 }
 
@@ -118,13 +121,14 @@ fn file_of(path: &Path, table: &'static str, key: &str) -> Result<Option<PathBuf
     if problems.is_empty() { Ok(name.map(|name| base.join(name))) } else { Err(Problems::new(problems)) }
 }
 
-/// Reads a configuration file and everything that it names, and returns which files these are.
-pub fn read(path: &Path, env: &dyn Fn(&str) -> Option<String>) -> ReadOutcome {
+/// Reads a configuration file and everything that it names, and returns which files these are. A certificate that cannot be
+/// read now stays as it was in `last_good`.
+pub fn read(path: &Path, env: &dyn Fn(&str) -> Option<String>, last_good: &LastGood) -> ReadOutcome {
     let mut files = FileSnapshot::default();
     // Recorded before reading, so that a write in between counts as a change.
     files.note(path);
     let files = RefCell::new(files);
-    let config = load_file(path, env, &files);
+    let config = load_file(path, env, &files, last_good);
     ReadOutcome { config, files: files.into_inner() }
 }
 
@@ -132,8 +136,9 @@ fn load_file(
     path: &Path,
     env: &dyn Fn(&str) -> Option<String>,
     files: &RefCell<FileSnapshot>,
+    last_good: &LastGood,
 ) -> Result<Config, Problems> {
-    let inputs = ConfigInputs { env, files, may_miss: false };
+    let inputs = ConfigInputs { env, files, may_miss: false, last_good };
     parse_file(&path.display().to_string(), &text(path)?, folder_of(path), &inputs)
 }
 
@@ -143,6 +148,8 @@ struct ConfigInputs<'a> {
     files: &'a RefCell<FileSnapshot>,
     /// Whether secrets may be missing that only callgate's unit or container has.
     may_miss: bool,
+    /// What was read before of certificates.
+    last_good: &'a LastGood,
 }
 
 fn text(path: &Path) -> Result<ConfigText, Problems> {
@@ -167,8 +174,21 @@ fn absolute(folder: &Path) -> PathBuf {
 /// # Errors
 /// All problems, in the order of the text.
 pub fn parse(text: &str, base: &Path, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Problems> {
+    parse_with(text, base, env, &LastGood::default())
+}
+
+/// As [`parse`]; a certificate that cannot be read now stays as it was in `last_good`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_with(
+    text: &str,
+    base: &Path,
+    env: &dyn Fn(&str) -> Option<String>,
+    last_good: &LastGood,
+) -> Result<Config, Problems> {
     let text = ConfigText { text: text.to_owned(), exposure: None };
-    let inputs = ConfigInputs { env, files: &RefCell::default(), may_miss: false };
+    let inputs = ConfigInputs { env, files: &RefCell::default(), may_miss: false, last_good };
     parse_file("proxy.toml", &text, base, &inputs)
 }
 
@@ -181,6 +201,7 @@ fn parse_file(file: &str, text: &ConfigText, base: &Path, inputs: &ConfigInputs<
         files: inputs.files,
         unseen: inputs.may_miss.then(RefCell::default),
         outbound: OnceCell::new(),
+        certificates: CertificateFallback::new(inputs.last_good),
     };
     let document = TomlDocument::new(file, &text.text);
     if let Some(Exposure { is_refused, message, hint }) = text.exposure.clone() {
@@ -243,7 +264,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     for node in tables(root, "auth") {
         methods.add(&node, app_node.is_some(), around);
     }
-    methods.check(tls_node.as_ref(), certificates.as_deref());
+    methods.check(tls_node.as_ref(), certificates.as_ref());
     for (node, pbx) in read_nodes() {
         own_paths::check(node, pbx, app.as_ref(), &methods.methods);
     }
@@ -251,10 +272,11 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         app: app.as_ref().map(|app| &app.upstream),
         pbx: read_nodes().map(|(_, pbx)| pbx).collect(),
         methods: &methods.methods,
-        certificates: certificates.as_deref().unwrap_or_default(),
+        certificates: certificates.as_ref().map(|read| &*read.usable).unwrap_or_default(),
         listen: listen.as_deref().unwrap_or_default(),
     };
     let passthrough = passthrough::passthrough(&tables(root, "passthrough"), &here);
+    tls::warn_uncovered(tls_node.as_ref(), certificates.as_ref(), &here);
     let admins: Vec<_> = nodes.iter().filter_map(|(node, _)| node.entry("admin")).collect();
     let own = voximplant.as_ref().and_then(|voximplant| voximplant.application.as_deref());
     let others = voximplant.iter().flat_map(|voximplant| &voximplant.others);
@@ -282,19 +304,18 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     let state = root.section("state", |table| around.log_file(&table.require("file")?));
     let shared_node = root.get("shared");
     let shared = shared_node.as_ref().and_then(|node| node.table(|table| shared::shared(table, around)));
-    if let (Some(node), None) = (&shared_node, &member) {
-        node.warn(
-            "this machine has no name: its lines look like those of other members",
-            "add member = \"edge-1\" above the first [table], on each machine another",
-        );
-    }
+    warn_nameless(shared_node.as_ref(), member.as_ref());
     if state.is_none() && shared_node.is_none() {
         methods.warn_forgetful();
     }
+    let ReadCertificates { usable: certificates, missing: missing_certificates } = certificates?;
     Some(Config {
         file: String::new(),
         listen: listen?,
-        certificates: certificates?,
+        certificates,
+        missing_certificates,
+        certificate_problems: around.certificates.problems.take(),
+        client_authorities: around.certificates.authorities.take(),
         redirect_http,
         workers,
         member,
@@ -320,6 +341,16 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
 /// Reads the tables of `[[key]]`.
 fn tables<'d, 'i>(root: &TomlTable<'d, 'i>, key: &'static str) -> Vec<TomlNode<'d, 'i>> {
     root.get(key).and_then(|node| node.tables()).unwrap_or_default()
+}
+
+/// Warns of a machine without a name among several.
+fn warn_nameless(shared: Option<&TomlNode<'_, '_>>, member: Option<&MemberName>) {
+    if let (Some(node), None) = (shared, member) {
+        node.warn(
+            "this machine has no name: its lines look like those of other members",
+            "add member = \"edge-1\" above the first [table], on each machine another",
+        );
+    }
 }
 
 /// Reads the name of this machine.

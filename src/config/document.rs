@@ -130,6 +130,12 @@ impl<'d, 'i> TomlTable<'d, 'i> {
         None
     }
 
+    /// Reports problems that [`TomlNode::apart`] returned.
+    pub(super) fn report<T>(&self, problems: Vec<Problem>) -> Option<T> {
+        self.document.problems.borrow_mut().extend(problems);
+        None
+    }
+
     /// Skips the check for unknown keys, because a wrong value leaves open which keys are right.
     pub(super) fn leave_unread<T>(&self) -> Option<T> {
         self.unread.set(true);
@@ -192,6 +198,20 @@ impl<'d, 'i> TomlNode<'d, 'i> {
     /// Makes a problem of the value that is not reported here.
     pub(super) fn problem(&self, message: impl Display, hint: impl Display) -> Problem {
         self.document.problem(self.byte(), self.message(message), Some(hint.to_string()))
+    }
+
+    /// Reads a value, and returns what is wrong with it in the place of reporting that.
+    pub(super) fn apart<T>(&self, read: impl FnOnce() -> Option<T>) -> Result<T, Vec<Problem>> {
+        let before = self.document.problems.borrow().len();
+        let value = read();
+        let problems = self.document.problems.borrow_mut().split_off(before);
+        value.filter(|_| problems.is_empty()).ok_or(problems)
+    }
+
+    /// Reports what [`TomlNode::apart`] returned.
+    pub(super) fn report<T>(&self, problems: Vec<Problem>) -> Option<T> {
+        self.document.problems.borrow_mut().extend(problems);
+        None
     }
 
     /// Reads a table.

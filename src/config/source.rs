@@ -1,20 +1,23 @@
 //! The inputs of a configuration outside its own text: files, secrets, the current time.
 
 use std::cell::{OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
+use super::LastGood;
 use super::document::{TomlNode, TomlTable};
 use super::encoding::{UTF_16, UTF_16_HINT, is_utf_16, without_last_newline, without_mark};
 use super::files::{self, FileSnapshot, MAX_FILE};
 use super::outbound_proxy::{OutboundProxy, UnusableProxy};
 use super::permissions::{Exposure, FileRole, Permissions};
-use super::problem::UnseenSecret;
+use super::problem::{Problem, UnseenSecret};
 use crate::model::secret::Secret;
 use crate::random;
 
@@ -32,6 +35,36 @@ pub(super) struct Surroundings<'a> {
     pub(super) unseen: Option<RefCell<Vec<UnseenSecret>>>,
     /// The proxy of the environment, once a part of the configuration needs it.
     pub(super) outbound: OnceCell<OutboundReading>,
+    /// What was read before of certificates, and what cannot be read now.
+    pub(super) certificates: CertificateFallback<'a>,
+}
+
+/// What takes the place of a certificate or a `client_ca` that cannot be read, so that everything else goes on.
+pub(super) struct CertificateFallback<'a> {
+    /// What was read before.
+    pub(super) last_good: &'a LastGood,
+    /// Why certificates cannot be read now.
+    pub(super) problems: RefCell<Vec<Problem>>,
+    /// The authorities of client certificates that are in use, by file.
+    pub(super) authorities: RefCell<BTreeMap<PathBuf, Vec<CertificateDer<'static>>>>,
+}
+
+impl<'a> CertificateFallback<'a> {
+    pub(super) const fn new(last_good: &'a LastGood) -> Self {
+        Self { last_good, problems: RefCell::new(Vec::new()), authorities: RefCell::new(BTreeMap::new()) }
+    }
+
+    /// Notes why a file cannot be read, and what that leads to.
+    pub(super) fn note(&self, problems: Vec<Problem>, outcome: &str) {
+        for problem in problems {
+            let message = format!("{}; {outcome}", problem.message);
+            let problem = Problem { message, ..problem };
+            let mut noted = self.problems.borrow_mut();
+            if !noted.contains(&problem) {
+                noted.push(problem);
+            }
+        }
+    }
 }
 
 /// The proxy that the environment names, or why it cannot be used.
@@ -99,6 +132,11 @@ impl Surroundings<'_> {
     pub(super) fn outbound_proxy(&self) -> Option<Arc<OutboundProxy>> {
         let read = || Ok(OutboundProxy::read(self.env)?.map(Arc::new));
         self.outbound.get_or_init(read).clone().ok().flatten()
+    }
+
+    /// Returns the path of a file that the configuration names.
+    pub(super) fn path(&self, node: &TomlNode<'_, '_>) -> Option<PathBuf> {
+        Some(self.base.join(node.word()?))
     }
 
     /// Reads a file that any user may read.

@@ -10,7 +10,7 @@ mod shared;
 mod tls;
 mod upstream;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use http::HeaderName;
 use ipnet::IpNet;
+use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tracing::Level;
 
@@ -52,6 +53,12 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// The certificates of the TLS listeners. The first one serves clients that ask for an unknown name.
     pub certificates: Vec<Certificate>,
+    /// The certificates that cannot be read, and were not read before.
+    pub missing_certificates: Vec<MissingCertificate>,
+    /// Why a certificate or a `client_ca` cannot be read. Everything else goes on.
+    pub certificate_problems: Vec<Problem>,
+    /// The authorities of client certificates, by file.
+    pub client_authorities: BTreeMap<PathBuf, Vec<CertificateDer<'static>>>,
     /// The address that answers plain HTTP with a redirect to HTTPS.
     pub redirect_http: Option<RedirectHttp>,
     /// The number of worker threads; `None`: one per core.
@@ -97,6 +104,25 @@ impl Config {
     #[must_use]
     pub fn ring(&self) -> Option<&KeyRing> {
         self.shared.as_ref().map(|shared| &shared.keys)
+    }
+
+    /// Returns what stays in use if a certificate or a `client_ca` cannot be read the next time.
+    #[must_use]
+    pub fn last_good(&self) -> LastGood {
+        LastGood { certificates: self.certificates.clone(), authorities: self.client_authorities.clone() }
+    }
+
+    /// Describes the certificates that have expired, and the files of certificates that cannot be read.
+    #[must_use]
+    pub fn certificate_alarms(&self, now: Timestamp) -> Vec<String> {
+        let expired = self.certificates.iter().filter(|certificate| certificate.is_expired(now));
+        let expired = expired.map(|one| {
+            let (name, end, file) = (one.name(), one.not_after, one.files.cert.display());
+            format!(
+                "{file}: the certificate for {name} expired at {end}: clients that it is shown to refuse it; renew it"
+            )
+        });
+        expired.chain(self.certificate_problems.iter().map(Problem::to_string)).collect()
     }
 }
 

@@ -15,6 +15,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::server::Acceptor as ClientHelloAcceptor;
 use rustls::{HandshakeKind, ServerConnection};
+use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
@@ -156,9 +157,23 @@ async fn accept_tls(stream: ClientStream, tls: &Arc<TlsPolicies>) -> io::Result<
         return Ok((TlsAcceptor::from(policy.config()).accept(stream).await?, policy));
     }
     let start = LazyConfigAcceptor::new(ClientHelloAcceptor::default(), stream).await?;
-    let policy = tls.policy(start.client_hello().server_name());
-    Ok((start.into_stream(policy.config()).await?, policy))
+    match tls.policy(start.client_hello().server_name()) {
+        Some(policy) => Ok((start.into_stream(policy.config()).await?, policy)),
+        None => Err(refuse_name(start.io).await),
+    }
 }
+
+/// Tells a client that there is no certificate for the name that it asks for.
+async fn refuse_name(mut stream: ClientStream) -> io::Error {
+    let told = async {
+        stream.write_all(&UNRECOGNIZED_NAME).await?;
+        stream.shutdown().await
+    };
+    told.await.err().unwrap_or_else(|| io::Error::other("the certificate of this name cannot be read"))
+}
+
+/// A fatal alert `unrecognized_name` (RFC 6066 §3), in a record of its own.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
 
 fn handshake_kind(tls: &ServerConnection) -> HandshakeResult {
     match tls.handshake_kind() {

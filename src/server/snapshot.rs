@@ -5,13 +5,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use jiff::Timestamp;
 
 use super::StartError;
+use super::certificate_alarms;
 use super::control::Chore;
 use super::passthrough::PassthroughRoutes;
 use super::succession::{Predecessors, SuccessionOrder};
-use crate::config::{Certificate, Config, UpstreamConfig};
+use crate::config::{Config, UpstreamConfig};
 use crate::freeze::Freezes;
 use crate::limit::LimitReport;
 use crate::memory::{MemoryWriter, ProcessMemory};
@@ -72,7 +72,7 @@ impl Snapshot {
         store: Arc<Store>,
         memory: &mut ProcessMemory,
     ) -> Result<Self, StartError> {
-        let tls = TlsPolicies::new(&config.certificates, config.ring())?;
+        let tls = TlsPolicies::new(&config)?;
         let shared = Arc::new(SharedState::new(&config, store, memory)?);
         let passthrough = PassthroughRoutes::new(&config.passthrough);
         Self { config: Arc::new(config), tls, passthrough, shared, logs }.tried()
@@ -86,10 +86,12 @@ impl Snapshot {
             return Err(ReloadError::Fixed(fixed));
         }
         // The keys of the session tickets are in it: with the same certificates, clients go on resuming their sessions.
-        let is_same = config.certificates == before.certificates && config.ring() == before.ring();
+        let is_same = config.certificates == before.certificates
+            && config.missing_certificates == before.missing_certificates
+            && config.ring() == before.ring();
         let tls = match is_same {
             true => Arc::clone(&self.tls),
-            false => TlsPolicies::new(&config.certificates, config.ring()).map_err(StartError::Tls)?,
+            false => TlsPolicies::new(&config).map_err(StartError::Tls)?,
         };
         let shared = Arc::new(self.shared.successor(before, &config).map_err(StartError::Tls)?);
         let logs = self.logs.successor(before, &config)?;
@@ -161,7 +163,9 @@ impl Snapshot {
             chores.map(|chore| chore.map(|never| match never {}).boxed())
         });
         let of_members = freezes.into_iter().chain(ends.into_iter().flatten());
-        self.shared.chores(&self.config).into_iter().chain(phones.map(FutureExt::boxed)).chain(of_members).collect()
+        let alarms = certificate_alarms::repeat(Arc::clone(&self.config)).boxed();
+        let own = [alarms].into_iter().chain(phones.map(FutureExt::boxed)).chain(of_members);
+        self.shared.chores(&self.config).into_iter().chain(own).collect()
     }
 
     /// Returns what is done when another member has frozen or thawed a target.
@@ -226,7 +230,8 @@ impl Snapshot {
     /// Returns the parts of this configuration that health checks ask.
     pub(super) fn parts(&self) -> ReadinessParts {
         let (config, logs, mut parts) = (Arc::clone(&self.config), self.logs.clone(), self.shared.parts(&self.config));
-        parts.add("certificates", move || unexpired(&config.certificates, Timestamp::now()));
+        // The other hosts do not need it, and a load balancer must not take this machine out of service for it.
+        parts.add_unneeded("certificates", move || certificate_alarms::check(&config));
         let other = self.logs.clone();
         parts.add("log", move || logs.check());
         if !self.passthrough.is_empty() {
@@ -248,13 +253,6 @@ impl Snapshot {
         drop(self.lone_proxy()?);
         Ok(self)
     }
-}
-
-/// Returns an error naming the certificates that have expired.
-fn unexpired(certificates: &[Certificate], now: Timestamp) -> Result<(), String> {
-    let expired = certificates.iter().filter(|certificate| certificate.not_after <= now);
-    let expired: Vec<_> = expired.map(|one| format!("{} expired at {}", one.name(), one.not_after)).collect();
-    if expired.is_empty() { Ok(()) } else { Err(expired.join(", ")) }
 }
 
 /// Returns the settings that differ and cannot change: those of sockets, threads and the state file, which last as long as the

@@ -11,7 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{OtherError, ServerConfig, SignatureScheme};
 
 use super::ring_tickets::RingTickets;
-use crate::config::{Certificate, CertificateRequest};
+use crate::config::{Certificate, CertificateRequest, Config, MissingCertificate};
 use crate::model::digest::{Digest, sha256_of};
 use crate::model::key_ring::KeyRing;
 
@@ -75,20 +75,22 @@ pub enum HostCoverage {
 }
 
 impl TlsPolicies {
-    /// Builds the policies of these certificates. With a ring, tickets are under the keys that all members share.
+    /// Builds the policies of the certificates of a configuration, also of those that cannot be read: no other policy may
+    /// take their place. With a ring, tickets are under the keys that all members share.
     ///
     /// # Errors
     /// When a key cannot be used or does not belong to its certificate, or a `client_ca` cannot sign certificates.
-    pub fn new(certificates: &[Certificate], ring: Option<&KeyRing>) -> Result<Arc<Self>, rustls::Error> {
+    pub fn new(config: &Config) -> Result<Arc<Self>, rustls::Error> {
+        let ring = config.ring();
         let mut client_auths: Vec<Option<&CertificateRequest>> = Vec::new();
         let mut resolver = CertificateResolver::default();
-        for certificate in certificates {
-            let auth = certificate.client_auth.as_ref();
-            let policy = client_auths.iter().position(|known| *known == auth).unwrap_or(client_auths.len());
-            if policy == client_auths.len() {
-                client_auths.push(auth);
-            }
+        for certificate in &config.certificates {
+            let policy = position(&mut client_auths, certificate.client_auth.as_ref());
             resolver.add(certificate, policy)?;
+        }
+        for missing in &config.missing_certificates {
+            let policy = position(&mut client_auths, missing.client_auth.as_ref());
+            resolver.add_missing(missing, policy);
         }
         let resolver = Arc::new(resolver);
         let policies = client_auths.into_iter().map(|auth| PolicySettings::new(&resolver, auth, ring));
@@ -96,16 +98,20 @@ impl TlsPolicies {
         Ok(Arc::new(Self { certificates: resolver, policies }))
     }
 
-    /// Returns the only policy, if there is one only. Then the name that the client asks for does not matter.
+    /// Returns the only policy, if there is one only and no certificate is missing. Then the name that the client asks for
+    /// does not matter.
     #[must_use]
     pub fn only(self: &Arc<Self>) -> Option<TlsPolicy> {
-        (self.policies.len() == 1).then(|| TlsPolicy { all: Arc::clone(self), index: 0 })
+        (self.policies.len() == 1 && !self.certificates.lacks_any)
+            .then(|| TlsPolicy { all: Arc::clone(self), index: 0 })
     }
 
-    /// Returns the policy of the certificate that answers a name (SNI).
+    /// Returns the policy of the certificate that answers a name (SNI); `None`: that certificate is missing, so the handshake
+    /// is refused.
     #[must_use]
-    pub fn policy(self: &Arc<Self>, name: Option<&str>) -> TlsPolicy {
-        TlsPolicy { all: Arc::clone(self), index: self.index(name) }
+    pub fn policy(self: &Arc<Self>, name: Option<&str>) -> Option<TlsPolicy> {
+        let index = self.certificates.answering(name)?.policy;
+        Some(TlsPolicy { all: Arc::clone(self), index })
     }
 
     /// Verifies the certificates that a client shows in a handshake under a name, its own first. Returns its own
@@ -143,7 +149,8 @@ impl TlsPolicies {
     }
 
     fn index(&self, name: Option<&str>) -> usize {
-        self.certificates.answering(name).map_or(0, |named| named.policy)
+        let named = || name.and_then(|name| self.certificates.find(name));
+        self.certificates.answering(name).or_else(named).map_or(0, |named| named.policy)
     }
 }
 
@@ -238,19 +245,34 @@ fn verifier(auth: &CertificateRequest) -> Result<Arc<dyn ClientCertVerifier>, ru
     builder.build().map_err(|error| rustls::Error::Other(OtherError(Arc::new(error))))
 }
 
+/// Returns the position of a request for client certificates in a list, to which it is added if it is new.
+fn position<'c>(known: &mut Vec<Option<&'c CertificateRequest>>, auth: Option<&'c CertificateRequest>) -> usize {
+    known.iter().position(|one| *one == auth).unwrap_or_else(|| {
+        known.push(auth);
+        known.len() - 1
+    })
+}
+
 /// Selects the certificate by the name that the client asks for (SNI, RFC 6066 §3).
 #[derive(Debug, Default)]
 struct CertificateResolver {
     /// The certificates of each name, in the order of the configuration. Several may differ in the kind of key, since
     /// not every client knows every kind.
     names: HashMap<String, Vec<NamedCertificate>>,
-    /// All certificates. The first answers clients that ask for no name, or for a name that no certificate has.
+    /// All certificates that can be shown. The first answers clients that ask for no name, or for a name that no
+    /// certificate has.
     all: Vec<NamedCertificate>,
+    /// Whether a certificate is missing.
+    lacks_any: bool,
+    /// Whether a certificate is missing whose names are unknown. A name that no certificate has may be one of them, so it
+    /// is refused.
+    lacks_names: bool,
 }
 
 #[derive(Debug, Clone)]
 struct NamedCertificate {
-    key: Arc<CertifiedKey>,
+    /// The certificate with its key; `None`: it is missing.
+    key: Option<Arc<CertifiedKey>>,
     /// The names in the certificate, sorted.
     names: Arc<[String]>,
     policy: usize,
@@ -260,17 +282,28 @@ impl CertificateResolver {
     fn add(&mut self, certificate: &Certificate, policy: usize) -> Result<(), rustls::Error> {
         let key = certificate.key.clone_key();
         let key = CertifiedKey::from_der(certificate.chain.clone(), key, &super::provider())?;
-        let mut names: Vec<_> = certificate.names.iter().map(|name| normalize(name)).collect();
-        names.sort_unstable();
-        let named = NamedCertificate { key: Arc::new(key), names: names.into(), policy };
-        for name in &certificate.names {
-            self.names.entry(normalize(name)).or_default().push(named.clone());
-        }
+        let named = self.add_names(&certificate.names, Some(Arc::new(key)), policy);
         self.all.push(named);
         Ok(())
     }
 
-    /// Finds the certificate that names a host.
+    fn add_missing(&mut self, missing: &MissingCertificate, policy: usize) {
+        self.add_names(&missing.names, None, policy);
+        self.lacks_any = true;
+        self.lacks_names |= missing.names.is_empty();
+    }
+
+    fn add_names(&mut self, names: &[String], key: Option<Arc<CertifiedKey>>, policy: usize) -> NamedCertificate {
+        let mut sorted: Vec<_> = names.iter().map(|name| normalize(name)).collect();
+        sorted.sort_unstable();
+        let named = NamedCertificate { key, names: sorted.into(), policy };
+        for name in names {
+            self.names.entry(normalize(name)).or_default().push(named.clone());
+        }
+        named
+    }
+
+    /// Finds the certificate that names a host, which may be missing.
     fn find(&self, name: &str) -> Option<&NamedCertificate> {
         self.having(name).next()
     }
@@ -283,17 +316,24 @@ impl CertificateResolver {
         exact.into_iter().chain(wildcard).flatten()
     }
 
-    /// Returns the certificate that answers a name (SNI).
+    /// Returns the certificate that answers a name (SNI); `None`: it is missing. In its place answers another one of the
+    /// name, if it asks the same of clients.
     fn answering(&self, name: Option<&str>) -> Option<&NamedCertificate> {
-        name.and_then(|name| self.find(name)).or_else(|| self.all.first())
+        let Some(name) = name else { return self.all.first() };
+        match self.find(name) {
+            Some(first) => self.having(name).find(|named| named.key.is_some() && named.policy == first.policy),
+            None if self.lacks_names => None,
+            None => self.all.first(),
+        }
     }
 
     /// Returns the certificate that answers a name, preferring a kind of key that the client can verify. The choice of
     /// kind never changes the policy.
     fn answering_in(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&NamedCertificate> {
         let first = self.answering(name)?;
+        let is_known = |key: &Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
         let alike =
-            |named: &&NamedCertificate| named.policy == first.policy && named.key.key.choose_scheme(schemes).is_some();
+            |named: &&NamedCertificate| named.policy == first.policy && named.key.as_ref().is_some_and(is_known);
         let known = name.into_iter().flat_map(|name| self.having(name)).find(alike);
         let of_same_names = || self.all.iter().filter(|named| named.names == first.names).find(alike);
         Some(known.or_else(of_same_names).unwrap_or(first))
@@ -308,7 +348,7 @@ fn normalize(name: &str) -> String {
 impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = self.answering_in(hello.server_name(), hello.signature_schemes());
-        named.map(|named| Arc::clone(&named.key))
+        named.and_then(|named| named.key.clone())
     }
 }
 

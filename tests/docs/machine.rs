@@ -53,7 +53,8 @@ impl Machine {
         fs::create_dir_all(machine.etc().join("log")).unwrap();
         fs::create_dir_all(machine.etc().join("secrets")).unwrap();
         fs::create_dir_all(machine.etc().join("pages")).unwrap();
-        let certificate = dev::certificate(&["portal.example.com", "pbx.example.com"]).unwrap();
+        let certificate =
+            dev::certificate(&["portal.example.com", "pbx.example.com", "*.pbx.example.com", "*.example.com"]).unwrap();
         let staff = dev::certificate(&["staff.example.com"]).unwrap();
         let whole = |certificate: &dev::DevCertificate| format!("{}{}", certificate.chain, certificate.ca);
         for (name, text) in [

@@ -118,6 +118,7 @@ mod nodes {
 mod operate {
     pub mod admin;
     pub mod audit;
+    pub mod certificates;
     pub mod check;
     pub mod command_output;
     pub mod commands;

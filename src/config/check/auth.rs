@@ -8,9 +8,10 @@ mod link;
 mod mtls;
 mod oidc;
 
+use super::tls::ReadCertificates;
 use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::config::{Certificate, MethodConfig, MethodKind};
+use crate::config::{MethodConfig, MethodKind};
 use crate::model::grant::REDIRECT;
 
 /// What `[[auth]]` says, with the method that `[app] whoami` is short for.
@@ -83,7 +84,7 @@ impl<'d, 'i> Methods<'d, 'i> {
     }
 
     /// Checks what methods must know of each other and of the listeners.
-    pub(super) fn check(&self, tls: Option<&TomlNode<'_, '_>>, certificates: Option<&[Certificate]>) {
+    pub(super) fn check(&self, tls: Option<&TomlNode<'_, '_>>, certificates: Option<&ReadCertificates>) {
         header::check_apart(self);
         if let (Some(tls), Some(certificates)) = (tls, certificates) {
             mtls::check_asked(self, certificates);

@@ -52,6 +52,7 @@ impl Folder {
         }
         let (chain, key) = certificate(2099);
         let (second, second_key) = certificate_for(&["second.example.com".to_owned()], 2099);
+        let (old, old_key) = certificate_for(&["old.example.com".to_owned()], 2001);
         for (name, text) in [
             ("certs/fullchain.pem", chain.as_str()),
             ("certs/upstream-ca.pem", chain.as_str()),
@@ -63,7 +64,8 @@ impl Folder {
             ("certs/second.pem", second.as_str()),
             ("certs/second-key.pem", second_key.as_str()),
             ("certs/other.pem", certificate(2099).1.as_str()),
-            ("certs/old.pem", certificate(2001).0.as_str()),
+            ("certs/old.pem", old.as_str()),
+            ("certs/old-key.pem", old_key.as_str()),
             ("certs/none.pem", &format!("-----BEGIN {SECRET}\n")),
             ("secrets/pbx-admin", &format!("{SECRET}\r\n")),
             ("secrets/ring.keys", &format!("{RING_KEY}\n")),
@@ -116,7 +118,8 @@ impl Folder {
 }
 
 fn certificate(end: i32) -> (String, String) {
-    certificate_for(&["WWW.example.com", "*.pbx.example.com", "127.0.0.1", "::1"].map(str::to_owned), end)
+    let names = ["WWW.example.com", "*.pbx.example.com", "127.0.0.1", "::1", "pbx.example.com", "*.test", "*.b.test"];
+    certificate_for(&names.map(str::to_owned), end)
 }
 
 fn certificate_for(names: &[String], end: i32) -> (String, String) {

@@ -1,8 +1,10 @@
 //! The certificates of `tls`.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::check::{ChainFlaw, chain_flaw};
@@ -16,10 +18,42 @@ pub struct Certificate {
     pub key: PrivateKeyDer<'static>,
     /// The host names of the certificate, in lower case, wildcards as `*.example.com`.
     pub names: Vec<String>,
+    /// The beginning of the server's own certificate.
+    pub not_before: Timestamp,
     /// The end of the server's own certificate.
     pub not_after: Timestamp,
+    /// The files that it was read from.
+    pub files: CertificateFiles,
     /// The client certificates that are asked for on this certificate's names; `None`: clients show no certificate.
     pub client_auth: Option<CertificateRequest>,
+}
+
+/// The files of a certificate and its key. Relative paths of the configuration are joined with its folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// A certificate of `tls` that cannot be read, and that callgate has never read before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingCertificate {
+    /// The host names, as in [`Certificate::names`], if the chain can be read and only the key cannot; empty: they are
+    /// unknown.
+    pub names: Vec<String>,
+    /// The client certificates that are asked for on its names.
+    pub client_auth: Option<CertificateRequest>,
+}
+
+/// What was read last of each certificate and each `client_ca`. It stays in use while a file cannot be read.
+#[derive(Debug, Clone, Default)]
+pub struct LastGood {
+    /// The certificates.
+    pub certificates: Vec<Certificate>,
+    /// The authorities of client certificates, by file.
+    pub authorities: BTreeMap<PathBuf, Vec<CertificateDer<'static>>>,
 }
 
 /// The client certificates that a handshake asks for (`CertificateRequest`, RFC 8446 §4.3.2).
@@ -55,10 +89,47 @@ impl Certificate {
         chain_flaw(&self.chain)
     }
 
+    /// Tells whether the certificate has ended.
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.not_after <= now
+    }
+
+    /// Tells whether the certificate should have been renewed by now: it ends within 21 days, or within a quarter of its
+    /// lifetime if that is shorter.
+    #[must_use]
+    pub fn is_overdue(&self, now: Timestamp) -> bool {
+        let lifetime = self.not_after.duration_since(self.not_before);
+        !self.is_expired(now) && self.not_after.duration_since(now) < RENEWAL_WARNING.min(lifetime / 4)
+    }
+
+    /// Tells whether the certificate is valid for a host. `host`: in lower case, without port, IPv6 in brackets.
+    #[must_use]
+    pub fn covers(&self, host: &str) -> bool {
+        self.names_host(host) || self.has_wildcard_for(host)
+    }
+
     /// Returns the first name.
     #[must_use]
     pub fn name(&self) -> &str {
         self.names.first().map_or("-", String::as_str)
+    }
+}
+
+/// How long before its end a certificate is reported.
+const RENEWAL_WARNING: SignedDuration = SignedDuration::from_hours(21 * 24);
+
+impl Clone for Certificate {
+    fn clone(&self) -> Self {
+        Self {
+            chain: self.chain.clone(),
+            key: self.key.clone_key(),
+            names: self.names.clone(),
+            not_before: self.not_before,
+            not_after: self.not_after,
+            files: self.files.clone(),
+            client_auth: self.client_auth.clone(),
+        }
     }
 }
 

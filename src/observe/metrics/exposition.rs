@@ -141,6 +141,8 @@ impl Metrics {
             (labels, certificate.not_after.as_second())
         });
         page.seconds("callgate_certificate_expiry_timestamp", "When a certificate expires.", certificates.collect())?;
+        let unreadable = bare(loaded.config.certificate_problems.len() as u64);
+        page.gauge("callgate_certificate_problems", "Files of certificates that cannot be used.", unreadable)?;
         let lost = loaded.logs.lost().into_iter().map(|(log, lines)| (vec![("log", log.to_owned())], lines));
         page.counter("callgate_log_lines_lost", "Log lines that were not written.", lost.collect())?;
         page.counter("callgate_config_reloads", "Times the configuration was read again.", self.reloads())?;

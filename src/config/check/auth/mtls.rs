@@ -1,13 +1,11 @@
 //! Method `mtls`: the client certificates that identify a caller, and the names in them that do.
 
 use super::Methods;
-use crate::config::check::tls::authorities;
+use crate::config::check::tls::{ReadCertificates, client_authorities};
 use crate::config::check::values::distinct;
 use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::config::{
-    Certificate, CertificateName, CertificateRequest, MethodConfig, MethodKind, MtlsConfig, TokenLocation,
-};
+use crate::config::{CertificateName, CertificateRequest, MethodConfig, MethodKind, MtlsConfig, TokenLocation};
 
 const IDENTITIES: [(&str, CertificateName); 5] = [
     ("san-uri", CertificateName::SanUri),
@@ -24,7 +22,7 @@ pub(super) fn read(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Opti
     let identity = table.get("identity").map_or_else(|| Some(DEFAULT.to_vec()), identity);
     let fingerprints =
         table.get("fingerprints").map_or(Some(Vec::new()), |node| distinct(&node.list()?, "fingerprint", fingerprint));
-    let client_ca = table.get("client_ca").map_or(Some(None), |node| authorities(&node, around).map(Some));
+    let client_ca = table.get("client_ca").map_or(Some(None), |node| client_authorities(&node, around).map(Some));
     Some(MtlsConfig { identity: identity?, fingerprints: fingerprints?, client_ca: client_ca? })
 }
 
@@ -46,8 +44,8 @@ fn fingerprint(node: &TomlNode<'_, '_>) -> Option<[u8; 32]> {
 
 /// Reports methods for certificates that no listener asks for, and methods that cannot tell which CA a certificate is
 /// from.
-pub(super) fn check_asked(methods: &Methods<'_, '_>, certificates: &[Certificate]) {
-    let asked: Vec<_> = asked(certificates).map(|auth| &auth.ca).collect();
+pub(super) fn check_asked(methods: &Methods<'_, '_>, certificates: &ReadCertificates) {
+    let asked: Vec<_> = certificates.asked().map(|auth| &auth.ca).collect();
     for method in &methods.methods {
         let MethodKind::Mtls(settings) = &method.kind else { continue };
         let Some((_, node)) = methods.named.iter().find(|(name, _)| *name == method.name) else { continue };
@@ -72,14 +70,10 @@ pub(super) fn check_asked(methods: &Methods<'_, '_>, certificates: &[Certificate
     }
 }
 
-fn asked(certificates: &[Certificate]) -> impl Iterator<Item = &CertificateRequest> {
-    certificates.iter().filter_map(|certificate| certificate.client_auth.as_ref())
-}
-
 /// Checks certificates that are optional. They protect no host, so they need a method that reads them; and browsers show
 /// them beside the cookies by which clients without a certificate log in.
-pub(super) fn check_optional(methods: &Methods<'_, '_>, tls: &TomlNode<'_, '_>, certificates: &[Certificate]) {
-    let optional: Vec<_> = asked(certificates).filter(|auth| auth.is_optional).collect();
+pub(super) fn check_optional(methods: &Methods<'_, '_>, tls: &TomlNode<'_, '_>, certificates: &ReadCertificates) {
+    let optional: Vec<_> = certificates.asked().filter(|auth| auth.is_optional).collect();
     // A method that was refused is not among these, but is the one that is meant.
     let are_all_known = methods.methods.len() == methods.named.len();
     if are_all_known && optional.iter().any(|auth| !methods.methods.iter().any(|method| reads(method, auth))) {

@@ -1,6 +1,7 @@
 //! Listeners and certificates.
 
 use super::*;
+use crate::config::Certificate;
 
 #[test]
 fn listeners_are_addresses() {
@@ -218,10 +219,6 @@ fn certificates_are_read_and_belong_to_their_keys() {
             "{ cert = \"certs/fullchain.pem\", key = \"certs/none.pem\" }",
             "2:45: `tls.key`: has no private key in PEM form",
         ),
-        (
-            "{ cert = \"certs/old.pem\", key = \"certs/privkey.pem\" }",
-            "2:16: `tls.cert`: the certificate expired at 2001-01-01T00:00:00Z",
-        ),
         ("{ cert = \"secrets/empty\", key = \"certs/privkey.pem\" }", "2:16: `tls.cert`: secrets/empty is empty"),
         (
             "{ cert = \"/dev/zero\", key = \"certs/privkey.pem\" }",
@@ -253,4 +250,178 @@ fn the_remedy_for_open_files_can_be_pasted() {
     let problems = folder.parse(&text).unwrap_err();
     let expected = format!("run: chmod go-w {}", folder.0.path().join("open").display());
     assert_eq!(problems.as_slice()[0].hint.as_deref(), Some(expected.as_str()));
+}
+
+// === What is merely old, and what cannot be read ===
+
+/// Reads a configuration with this `tls`, after one in which other files were good.
+fn read(folder: &Folder, tls: &str, last_good: &LastGood) -> Result<Config, Problems> {
+    let text = format!("listen = \"[::]:0\"\ntls = {tls}\n[app]\nurl = \"http://a\"\n");
+    parse_with(&text, folder.0.path(), &|_| None, last_good)
+}
+
+fn messages(problems: &[Problem]) -> Vec<&str> {
+    problems.iter().map(|problem| problem.message.as_str()).collect()
+}
+
+const GOOD: &str = "{ cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\" }";
+const OLD: &str = "{ cert = \"certs/old.pem\", key = \"certs/old-key.pem\" }";
+const REFUSED: &str = "until that is corrected, handshakes for its names are refused";
+const KEPT: &str = "what was read before stays in use";
+
+#[test]
+fn an_expired_certificate_is_used_and_reported() {
+    let config = read(&Folder::new(), OLD, &LastGood::default()).unwrap();
+    let now = Timestamp::now();
+    assert!(config.certificates[0].is_expired(now) && !config.certificates[0].is_overdue(now));
+    let alarms = config.certificate_alarms(now);
+    assert_eq!(alarms.len(), 1);
+    let said = "certs/old.pem: the certificate for old.example.com expired at 2001-01-01T00:00:00Z";
+    assert!(alarms[0].contains(said), "{alarms:?}");
+    assert_eq!(config.certificate_alarms("2000-12-31T00:00:00Z".parse().unwrap()), [] as [&str; 0]);
+}
+
+#[test]
+fn a_certificate_that_cannot_be_read_is_missing_and_the_rest_is_read() {
+    for (entry, problems, names) in [
+        (
+            "{ cert = \"certs/second.pem\", key = \"certs/none.pem\" }",
+            &["`tls.certificates.key`: has no private key in PEM form"][..],
+            &["second.example.com"][..],
+        ),
+        (
+            "{ cert = \"certs/second.pem\", key = \"certs/privkey.pem\" }",
+            &["`tls.certificates.key`: the key does not belong to the certificate"],
+            &["second.example.com"],
+        ),
+        (
+            "{ cert = \"certs/missing.pem\", key = \"certs/empty.pem\" }",
+            &[
+                "`tls.certificates.cert`: cannot read certs/missing.pem: No such file or directory",
+                "`tls.certificates.key`: certs/empty.pem is empty",
+            ],
+            &[],
+        ),
+    ] {
+        let config = read(&Folder::new(), &format!("{{ certificates = [{entry}, {GOOD}] }}"), &LastGood::default());
+        let config = config.unwrap();
+        assert_eq!(
+            (config.certificates.len(), config.missing_certificates[0].names.as_slice()),
+            (1, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()[..])
+        );
+        let expected: Vec<_> = problems.iter().map(|problem| format!("{problem}; {REFUSED}")).collect();
+        assert_eq!(messages(&config.certificate_problems), expected);
+        assert_eq!(config.certificate_alarms(Timestamp::now()).len(), problems.len());
+    }
+}
+
+#[test]
+fn what_was_read_before_stays_in_use_while_it_cannot_be_read() {
+    let folder = Folder::new();
+    let tls = format!(
+        "{{ certificates = [{GOOD}, {{ cert = \"certs/second.pem\", key = \"certs/second-key.pem\" }}], \
+         client_ca = \"certs/client-ca.pem\" }}"
+    );
+    let before = read(&folder, &tls, &LastGood::default()).unwrap();
+    folder.write("certs/second.pem", "", 0o600);
+    folder.write("certs/client-ca.pem", "cut", 0o600);
+    let after = read(&folder, &tls, &before.last_good()).unwrap();
+    assert_eq!((&after.certificates, after.missing_certificates.len()), (&before.certificates, 0));
+    let mut told = messages(&after.certificate_problems);
+    told.sort_unstable();
+    let expected = [
+        format!("`tls.certificates.cert`: certs/second.pem is empty; {KEPT}"),
+        format!("`tls.client_ca`: has no certificate in PEM form; {KEPT}"),
+    ];
+    assert_eq!(told, expected);
+    // And still the next time, since it is remembered from reading to reading.
+    assert_eq!(read(&folder, &tls, &after.last_good()).unwrap().certificates, before.certificates);
+    // A start knows nothing of before.
+    assert!(read(&folder, &tls, &LastGood::default()).is_err());
+}
+
+#[test]
+fn a_missing_certificate_opens_no_name_that_asks_for_client_certificates() {
+    let unknown = "cert = \"certs/empty.pem\", key = \"certs/second-key.pem\"";
+    let known = "cert = \"certs/second.pem\", key = \"certs/empty.pem\"";
+    let ca = "client_ca = \"certs/client-ca.pem\"";
+    for (tls, is_accepted) in [
+        // The name may be one that the other certificate covers too, which asks for nothing.
+        (format!("{{ certificates = [{GOOD}, {{ {unknown}, {ca} }}] }}"), false),
+        (format!("{{ certificates = [{GOOD}, {{ {unknown}, {ca} }}], {ca}, client_auth = \"optional\" }}"), false),
+        (format!("{{ certificates = [{GOOD}, {{ {unknown}, {ca} }}], {ca} }}"), true),
+        (format!("{{ certificates = [{GOOD}, {{ {known}, {ca} }}] }}"), true),
+        (format!("{{ certificates = [{GOOD}, {{ {unknown} }}] }}"), true),
+        (
+            "{ certificates = [{ cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\", client_ca = \"certs/client-ca.pem\" }, \
+             { cert = \"certs/empty.pem\", key = \"certs/second-key.pem\" }] }"
+                .to_owned(),
+            true,
+        ),
+    ] {
+        let read = read(&Folder::new(), &tls, &LastGood::default());
+        assert_eq!(read.is_ok(), is_accepted, "{tls}: {read:?}");
+    }
+}
+
+#[test]
+fn certificates_that_clients_will_refuse_are_warned_of() {
+    let folder = Folder::new();
+    let key = KeyPair::generate().unwrap();
+    folder.write("own.key", &key.serialize_pem(), 0o600);
+    let warned = |change: &dyn Fn(&mut CertificateParams)| {
+        let mut params = CertificateParams::new(["a.test".to_owned()]).unwrap();
+        params.not_after = date_time_ymd(2099, 1, 1);
+        change(&mut params);
+        folder.write("own.pem", &params.self_signed(&key).unwrap().pem(), 0o600);
+        let tls = "{ cert = \"own.pem\", key = \"own.key\" }";
+        read(&folder, tls, &LastGood::default()).unwrap().warnings
+    };
+    assert_eq!(messages(&warned(&|_| ())), [] as [&str; 0]);
+    let server = |params: &mut CertificateParams| {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    };
+    assert_eq!(messages(&warned(&server)), [] as [&str; 0]);
+    let client = |params: &mut CertificateParams| {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    };
+    assert!(warned(&client)[0].message.contains("lacks serverAuth"));
+    let authority = |params: &mut CertificateParams| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    };
+    assert!(warned(&authority)[0].message.contains("that of an authority"));
+    let later = |params: &mut CertificateParams| params.not_before = date_time_ymd(2098, 1, 1);
+    assert!(warned(&later)[0].message.contains("the certificate begins at 2098-01-01T00:00:00Z"));
+    assert_eq!(warned(&later).len(), 1, "it will be valid for a year");
+}
+
+#[test]
+fn a_certificate_should_have_been_renewed_21_days_before_its_end() {
+    let folder = Folder::new();
+    let certificate = read(&folder, OLD, &LastGood::default()).unwrap().certificates.remove(0);
+    let until = |lifetime: i64, left: i64| {
+        let now = certificate.not_after - jiff::SignedDuration::from_hours(left);
+        let not_before = certificate.not_after - jiff::SignedDuration::from_hours(lifetime);
+        Certificate { not_before, ..certificate.clone() }.is_overdue(now)
+    };
+    let day = 24;
+    assert!(!until(90 * day, 21 * day) && until(90 * day, 21 * day - 1) && until(90 * day, 1));
+    assert!(!until(90 * day, 0) && !until(90 * day, -day), "it has expired");
+    // Short-lived ones are renewed shortly before their end.
+    assert!(!until(6 * day, 2 * day) && until(6 * day, day));
+}
+
+#[test]
+fn hosts_without_a_certificate_are_warned_of() {
+    let warned = |hosts: &str| {
+        let config = accepted(&format!("{TOP}[app]\nurl = \"http://a\"\nhosts = {hosts}\n"));
+        config.warnings.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>()
+    };
+    let none = "`tls`: no certificate of `tls` is for";
+    let end = "which is in `hosts`: browsers will warn";
+    assert_eq!(warned("[\"www.example.com\", \"x.pbx.example.com\", \"*.pbx.example.com\"]"), [] as [&str; 0]);
+    assert_eq!(
+        warned("[\"x.c.test\", \"*.example.com\", \"x.y.pbx.example.com\"]"),
+        ["*.example.com", "x.c.test", "x.y.pbx.example.com"].map(|host| format!("{none} {host}, {end}"))
+    );
 }
