@@ -17,6 +17,7 @@ mod shadow;
 mod shared_keys;
 mod source;
 mod table;
+mod usage;
 
 use std::cell::Cell;
 use std::io;
@@ -37,6 +38,7 @@ use self::settled::SettledLimit;
 pub(crate) use self::shadow::LimitReport;
 use self::shadow::ShadowLimit;
 pub(crate) use self::source::LimitSource;
+pub(crate) use self::usage::LimitUsage;
 use crate::config::{self, NodeIndex, PbxConfig, PbxNodes, PerNode};
 use crate::members::SharedEngine;
 use crate::memory::{MemoryWriter, ProcessMemory};
@@ -298,6 +300,11 @@ impl Limits {
     /// Describes all limits, and what those in shadow have measured.
     pub(crate) fn report(&self) -> Vec<LimitReport> {
         self.all().map(|limiter| LimitReport::of(limiter, self.shadow(limiter))).collect()
+    }
+
+    /// Returns how much of each limit is used.
+    pub(crate) fn usage(&self) -> Vec<LimitUsage> {
+        self.all().map(|limiter| limiter.usage()).collect()
     }
 
     /// Counts a one-time key of a known user, unless it is counted already in this period.

@@ -127,7 +127,9 @@ impl Pbx {
         let body = messages::mint_request(role, self.dialect);
         let asked = tokio::task::spawn_local(async move {
             let proof = (header::AUTHORIZATION, this.admin.clone());
+            let asked = Instant::now();
             let answer = this.request(Method::POST, None, Some(proof), body).await;
+            this.tally.mint_took(asked.elapsed());
             let minted = answer.and_then(|answer| messages::read_mint(answer.status, &answer.body));
             this.tally.mint(outcome(&minted));
             if pass.report(&minted, Instant::now()).await {

@@ -31,6 +31,7 @@ mod refuse_new;
 mod registry;
 mod reload_orders;
 mod runtime_thread;
+mod sampler;
 mod snapshot;
 mod sockets;
 mod stream_executor;
@@ -62,6 +63,7 @@ use self::listener::Listener;
 pub use self::old_process::KeptTunnels;
 use self::old_process::OldProcessDuties;
 pub use self::reload_orders::{ReloadOrder, ReloadOrders, ReloadOutcome};
+use self::sampler::Sampler;
 pub use self::snapshot::ReloadError;
 use self::snapshot::Snapshot;
 use self::sockets::ListeningSockets;
@@ -108,6 +110,7 @@ pub struct Server {
     heartbeats: Arc<Heartbeats>,
     budget: Arc<Budget>,
     control: ControlThread,
+    sampler: Arc<Sampler>,
     admin: Mutex<Option<AdminListener>>,
     store: Arc<Store>,
     fd_limit: FdLimit,
@@ -225,10 +228,12 @@ impl Server {
             first.sessions().orders().open();
         }
         let (reloads, reload_orders) = reload_orders::channel();
+        let sampler = Sampler::new(&metrics);
         let admin = AdminContext {
             reloads,
             snapshots: snapshot,
             metrics: Arc::clone(&metrics),
+            sampler: Arc::clone(&sampler),
             heartbeats: Arc::clone(&heartbeats),
             workers: count,
             predecessors: Arc::clone(&predecessors),
@@ -236,7 +241,7 @@ impl Server {
         let admin = sockets.admin.map(|listener| AdminListener::start(listener, fd_limit.admin(), admin)).transpose();
         let admin = Mutex::new(admin.map_err(StartError::Thread)?);
         let control = ControlThread::start().map_err(StartError::Thread)?;
-        control.replace_chores(chores(&first, &predecessors));
+        control.replace_chores(chores(&first, &predecessors, &sampler));
         metrics.watch_sessions(first.sessions().counts());
         let server = Self {
             addresses: BoundAddresses {
@@ -252,6 +257,7 @@ impl Server {
             heartbeats,
             budget,
             control,
+            sampler,
             admin,
             store,
             fd_limit,
@@ -278,7 +284,7 @@ impl Server {
         self.former_logs.extend(self.snapshot().logs().closing());
         self.budget.set_limit(next.config.server.buffer_budget);
         self.snapshots.send_replace(Arc::clone(&next));
-        self.control.replace_chores(chores(&next, &self.predecessors));
+        self.control.replace_chores(chores(&next, &self.predecessors, &self.sampler));
         self.metrics.reloaded(&next.config, next.logs());
         self.watch_health();
         let all_serve_it = async {
@@ -486,9 +492,10 @@ impl Server {
 }
 
 /// Returns the background work of a configuration, and of the process.
-fn chores(snapshot: &Snapshot, predecessors: &Arc<Predecessors>) -> Vec<Chore> {
+fn chores(snapshot: &Snapshot, predecessors: &Arc<Predecessors>, sampler: &Arc<Sampler>) -> Vec<Chore> {
     let ends = pass_ends_on(Arc::clone(snapshot.sessions()), Arc::clone(predecessors));
-    snapshot.chores(predecessors).into_iter().chain([ends.boxed()]).collect()
+    let samples = Arc::clone(sampler).run(snapshot.limit_usage());
+    snapshot.chores(predecessors).into_iter().chain([ends.boxed(), samples.boxed()]).collect()
 }
 
 /// Starts the workers one after the other.

@@ -17,6 +17,7 @@ use super::packed::LifeLeft;
 use super::seeds::{Fingerprint, HashSeeds};
 use super::source::{LimitSource, probe};
 use super::table::{ArrivalTable, TableMemory, TableQuery};
+use super::usage::{self, LimitUsage};
 use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::rate::Rate;
 
@@ -117,6 +118,22 @@ impl<C: Clock> Limiter<C> {
     #[must_use]
     pub(crate) const fn rate(&self) -> LimitRate {
         self.rate
+    }
+
+    /// Returns how much of it is used at this moment, by what this member knows.
+    #[must_use]
+    pub(crate) fn usage(&self) -> LimitUsage {
+        let now = self.limiter.clock().now().duration_since(self.start);
+        let (keys, left) = self.table.usage(now);
+        let whole = quota(self.rate.own).burst_size_replenished_in();
+        LimitUsage {
+            limit: self.name,
+            pbx: self.node().map(str::to_owned),
+            rate: self.rate.shared.to_string(),
+            fullest_percent: usage::percent(left.into(), whole),
+            keys,
+            most_keys: self.table.capacity(),
+        }
     }
 
     /// Returns the quota of all members, for the engine that they share.

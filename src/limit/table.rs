@@ -65,6 +65,24 @@ impl ArrivalTable {
         TableMemory { ways: self.ways, sets: sets.collect(), shared: shared.collect() }
     }
 
+    /// Returns how many keys are alive at a time, and the longest time that one of them, or a shared cell, has left.
+    pub(super) fn usage(&self, now: Nanos) -> (usize, Nanos) {
+        let (mut keys, mut longest) = (0, Nanos::default());
+        for set in &*self.sets {
+            for entry in lock(set).iter().filter(|entry| entry.arrival > now) {
+                keys += 1;
+                longest = longest.max(entry.arrival.saturating_sub(now));
+            }
+        }
+        let cells = self.shared.iter().map(|cell| lock(cell).saturating_sub(now));
+        (keys, cells.fold(longest, Ord::max))
+    }
+
+    /// Returns how many keys are told apart at most.
+    pub(super) fn capacity(&self) -> usize {
+        self.sets.len() * self.ways
+    }
+
     /// Fills this new table, whose time is 0, with what another one held; returns whether that had the same size.
     pub(super) fn take_over(&self, memory: TableMemory, life: LifeLeft) -> bool {
         let is_full = |set: &PackedSet| set.0.len() > self.ways;

@@ -171,7 +171,9 @@ impl AuditEvent {
 }
 
 impl AuditedAct {
-    const fn as_str(self) -> &'static str {
+    /// Returns the word that the audit log uses.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Login(kind) => kind.as_str(),
             Self::Logout(kind) => kind.as_str(),

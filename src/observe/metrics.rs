@@ -8,6 +8,7 @@ mod freshness;
 mod labels;
 mod process;
 mod sessions;
+mod totals;
 mod url_exchanges;
 mod user_changes;
 
@@ -31,11 +32,15 @@ pub use self::labels::{
     CountedVerdict, DeleteOutcome, Direction, ExchangeRoute, FetchResult, HandshakeResult, KeyOutcome, LimitName,
     MintOutcome, ReloadResult, StatusClass, TlsVersion, TunnelEnd, UpstreamFault, UserChangeKind, UserChangeResult,
 };
+use self::process::ProcessUsage;
 pub use self::sessions::SessionCounts;
+pub use self::totals::{DurationCounts, LoginTotals, MetricTotals, Percentiles};
 pub use self::url_exchanges::UrlExchanges;
 pub use self::user_changes::UserChanges;
 use super::Logs;
+use super::audit::LoginRecord;
 use super::health::Readiness;
+use super::refusals::RecentRefusals;
 use crate::budget::Budget;
 use crate::config::Config;
 use crate::model::login::{LoginKind, LoginOutcome, LogoutKind, LogoutOutcome};
@@ -52,6 +57,8 @@ pub struct Metrics {
     pub health: Readiness,
     /// When the gate started.
     pub started: Timestamp,
+    /// The latest refused logins.
+    pub refusals: Arc<RecentRefusals>,
     blocks: Mutex<Vec<Arc<WorkerCounts>>>,
     loaded: Mutex<Arc<ConfigInUse>>,
     reloads: [AtomicU64; ReloadResult::COUNT],
@@ -101,6 +108,7 @@ impl Metrics {
         Arc::new(Self {
             health: Readiness::default(),
             started: Timestamp::now(),
+            refusals: Arc::default(),
             blocks: Mutex::default(),
             loaded: Mutex::new(ConfigInUse::now(config, logs)),
             reloads: Default::default(),
@@ -116,7 +124,7 @@ impl Metrics {
     /// Makes a block for one worker thread, which counts there as long as the gate runs.
     #[must_use]
     pub fn tally(&self) -> Tally {
-        let tally = Tally::default();
+        let tally = Tally { refusals: Arc::clone(&self.refusals), ..Tally::default() };
         lock(&self.blocks).push(Arc::clone(&tally.block));
         tally
     }
@@ -183,6 +191,25 @@ impl Metrics {
         self.sum(|block| &block.in_flight)
     }
 
+    /// Returns how many requests a limit has refused, by its name in the configuration.
+    #[must_use]
+    pub fn limited(&self, name: &str) -> u64 {
+        LimitName::named(name).map_or(0, |limit| self.sum(|block| block.limited.at(limit)))
+    }
+
+    /// Returns how many bytes wait in buffers, and how many may.
+    #[must_use]
+    pub fn buffered(&self) -> (u64, u64) {
+        (self.budget.held() as u64, self.budget.limit() as u64)
+    }
+
+    /// Returns how many file descriptors are open, and how many may be; nothing where the system does not say it.
+    #[must_use]
+    pub fn open_files(&self) -> Option<(u64, u64)> {
+        let process = ProcessUsage::read();
+        process.open_files.zip(process.most_files)
+    }
+
     /// Writes all metrics as OpenMetrics text.
     ///
     /// # Panics
@@ -230,6 +257,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug, Clone, Default)]
 pub struct Tally {
     block: Arc<WorkerCounts>,
+    /// The refusals of all workers.
+    refusals: Arc<RecentRefusals>,
     here: PhantomData<Rc<()>>,
 }
 
@@ -392,6 +421,16 @@ impl Tally {
     /// Counts an attempt to mint a session.
     pub fn mint(&self, mint: MintOutcome) {
         self.block.mints.at(mint).add(1);
+    }
+
+    /// Counts the time from a request for a session to its answer, or to the failure.
+    pub fn mint_took(&self, took: Duration) {
+        self.block.mint_times.note(took);
+    }
+
+    /// Remembers a refused login for the operator's page.
+    pub fn refused(&self, record: &LoginRecord) {
+        self.refusals.note(record);
     }
 
     /// Counts a step of an automatic login.

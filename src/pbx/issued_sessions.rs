@@ -32,7 +32,7 @@ pub(crate) use self::mark_index::MARKS;
 use self::members::MemberSessions;
 use self::memory::SessionMemory;
 pub(crate) use self::pending_ends::{PendingEnd, PendingEnds};
-use self::table::SessionTable;
+use self::table::{SESSIONS, SessionTable};
 pub(crate) use self::unissued::UnissuedSession;
 use self::unissued::UnissuedSessions;
 use crate::memory::{MemoryWriter, ProcessMemory};
@@ -166,6 +166,24 @@ impl IssuedSessions {
     #[must_use]
     pub(crate) fn list(&self, filter: &SessionFilter) -> Vec<Arc<IssuedSession>> {
         self.table().select(filter, Instant::now())
+    }
+
+    /// Returns the youngest sessions that are not over, the youngest first, `most` at most.
+    #[must_use]
+    pub(crate) fn youngest(&self, most: usize) -> Vec<Arc<IssuedSession>> {
+        self.table().youngest(most, Instant::now())
+    }
+
+    /// Returns how many sessions are not over.
+    #[must_use]
+    pub(crate) fn open(&self) -> usize {
+        self.table().open(Instant::now())
+    }
+
+    /// Returns how many sessions are remembered, and how many can be. Those that are over are among them for a day.
+    #[must_use]
+    pub(crate) fn room(&self) -> (usize, usize) {
+        (self.table().by_number.len(), SESSIONS)
     }
 
     /// Returns whether no session was opened yet: then no request can show one.

@@ -12,7 +12,7 @@ use super::hosts::app_upstream;
 use crate::auth::AuthSources;
 use crate::config::{Config, NodeIndex, PbxConfig, PerNode, UpstreamConfig, UpstreamUrl, VoximplantConfig};
 use crate::freeze::{FreezeSharing, Freezes, MembersTold};
-use crate::limit::{DistinctKeys, LimitReport, Limiter, Limits, Races};
+use crate::limit::{DistinctKeys, LimitReport, LimitUsage, Limiter, Limits, Races};
 use crate::members::SharedEngine;
 use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::freeze_target::FreezeTarget;
@@ -233,6 +233,12 @@ impl SharedState {
     #[must_use]
     pub(crate) fn limits(&self) -> Vec<LimitReport> {
         self.login.limits.report()
+    }
+
+    /// Returns how much of each limit is used, by what this member knows.
+    #[must_use]
+    pub(crate) fn limit_usage(&self) -> Vec<LimitUsage> {
+        self.login.limits.usage()
     }
 
     /// Returns how fresh the keys are, by the names of their methods.

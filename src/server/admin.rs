@@ -7,6 +7,7 @@ mod connections;
 mod order;
 mod service;
 mod sessions;
+mod status;
 
 use std::convert::Infallible;
 use std::io;
@@ -26,6 +27,7 @@ use super::acceptor::Acceptor;
 use super::listener::Listener;
 use super::reload_orders::ReloadOrderSender;
 use super::runtime_thread;
+use super::sampler::Sampler;
 use super::snapshot::Snapshot;
 use super::succession::Predecessors;
 use crate::config::Listen;
@@ -42,6 +44,8 @@ pub(super) struct AdminContext {
     pub(super) reloads: ReloadOrderSender,
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) metrics: Arc<Metrics>,
+    /// The counts of the last hour.
+    pub(super) sampler: Arc<Sampler>,
     pub(super) heartbeats: Arc<Heartbeats>,
     pub(super) workers: usize,
     /// The old processes that keep tunnels.

@@ -13,7 +13,7 @@ use super::passthrough::PassthroughRoutes;
 use super::succession::{Predecessors, SuccessionOrder};
 use crate::config::{Config, UpstreamConfig};
 use crate::freeze::Freezes;
-use crate::limit::LimitReport;
+use crate::limit::{LimitReport, LimitUsage};
 use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::freeze_target::FreezeTarget;
 use crate::model::session::EndReason;
@@ -146,6 +146,12 @@ impl Snapshot {
     /// Describes all limits, and what those in shadow have measured.
     pub(super) fn limits(&self) -> Vec<LimitReport> {
         self.shared.limits()
+    }
+
+    /// Returns what tells how full the limits are.
+    pub(super) fn limit_usage(&self) -> impl Fn() -> Vec<LimitUsage> + use<> {
+        let shared = Arc::clone(&self.shared);
+        move || shared.limit_usage()
     }
 
     pub(super) const fn logs(&self) -> &Logs {

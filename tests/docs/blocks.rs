@@ -54,7 +54,8 @@ impl Block {
 pub fn documents() -> Vec<PathBuf> {
     let mut files: Vec<_> =
         ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(PathBuf::from).into();
-    files.extend(fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()));
+    let is_text = |path: &PathBuf| path.is_file() && path.extension().is_none_or(|kind| kind != "png");
+    files.extend(fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).filter(is_text));
     files.sort();
     files
 }

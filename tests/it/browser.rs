@@ -10,6 +10,7 @@ mod oidc;
 mod pages;
 mod phone;
 mod stage;
+mod status;
 
 use serde_json::json;
 

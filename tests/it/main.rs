@@ -141,6 +141,7 @@ mod operate {
     pub mod scarce_resources;
     pub mod sockets;
     pub mod state;
+    pub mod status;
     pub mod status_command;
     pub mod stuck_logs;
     pub mod syslog;

@@ -59,6 +59,11 @@ impl<A: Label, B: Label, const M: usize, const N: usize> PerPair<A, B, M, N> {
     pub(super) fn at(&self, a: A, b: B) -> &Counter {
         self.0[a.index()].at(b)
     }
+
+    /// Returns the sum of all pairs.
+    pub(super) fn sum(&self) -> u64 {
+        self.0.iter().flat_map(|row| &row.0).map(Counter::get).sum()
+    }
 }
 
 impl<A, B, const M: usize, const N: usize> Default for PerPair<A, B, M, N> {
@@ -112,6 +117,7 @@ pub(super) struct WorkerCounts {
     pub(super) logins: PerPair<LoginKind, LoginOutcome, { LoginKind::COUNT }, { LoginOutcome::COUNT }>,
     pub(super) logouts: PerPair<LogoutKind, LogoutOutcome, { LogoutKind::COUNT }, { LogoutOutcome::COUNT }>,
     pub(super) mints: PerLabel<MintOutcome, { MintOutcome::COUNT }>,
+    pub(super) mint_times: Histogram,
     pub(super) breaker_openings: Counter,
     pub(super) auto_steps: PerLabel<AutoStep, { AutoStep::COUNT }>,
     pub(super) session_checks: PerLabel<CheckedState, { CheckedState::COUNT }>,

@@ -100,6 +100,11 @@ impl Metrics {
         page.counter("callgate_logins", "Logins, as in the audit log.", self.two(|all| &all.logins))?;
         page.counter("callgate_logouts", "Logouts by people and providers.", self.two(|all| &all.logouts))?;
         page.counter("callgate_pbx_mints", "Attempts to mint a session at the PBX.", self.one(|all| &all.mints))?;
+        page.histogram(
+            "callgate_pbx_mint_time",
+            "From a request for a session of the PBX to its answer.",
+            bare(self.histogram(|block| &block.mint_times)),
+        )?;
         self.write_sessions(page)?;
         page.counter("callgate_auto_steps", "Steps of automatic logins.", self.one(|all| &all.auto_steps))?;
         page.counter("callgate_session_checks", "Sessions asked about.", self.one(|all| &all.session_checks))?;
@@ -206,12 +211,13 @@ impl Metrics {
     }
 
     fn answers(&self) -> Vec<Series<HistogramSums>> {
-        let row = |&route: &ExchangeRoute| {
-            let sum = |pick: &dyn Fn(&Histogram) -> &Counter| self.sum(|block| pick(&block.answers[route.index()]));
-            let buckets = (0..=BUCKETS.len()).map(|index| sum(&|histogram| &histogram.buckets[index])).collect();
-            (vec![label(route)], HistogramSums { buckets, microseconds: sum(&|histogram| &histogram.microseconds) })
-        };
+        let row = |&route: &ExchangeRoute| (vec![label(route)], self.histogram(|block| &block.answers[route.index()]));
         ExchangeRoute::ALL.iter().map(row).collect()
+    }
+
+    fn histogram(&self, pick: impl Fn(&WorkerCounts) -> &Histogram) -> HistogramSums {
+        let buckets = (0..=BUCKETS.len()).map(|index| self.sum(|block| &pick(block).buckets[index])).collect();
+        HistogramSums { buckets, microseconds: self.sum(|block| &pick(block).microseconds) }
     }
 }
 

@@ -134,6 +134,18 @@ impl SessionTable {
         found.into_iter().filter(live).map(|row| Arc::clone(&row.session)).collect()
     }
 
+    /// Returns the youngest sessions that are not over, the youngest first, `most` at most.
+    pub(super) fn youngest(&self, most: usize, now: Instant) -> Vec<Arc<IssuedSession>> {
+        let rows = self.by_number.values().rev().take_while(|row| now.duration_since(row.since) < LIFE);
+        rows.filter(|row| !row.session.is_over()).take(most).map(|row| Arc::clone(&row.session)).collect()
+    }
+
+    /// Returns how many sessions are not over.
+    pub(super) fn open(&self, now: Instant) -> usize {
+        let rows = self.by_number.values().rev().take_while(|row| now.duration_since(row.since) < LIFE);
+        rows.filter(|row| !row.session.is_over()).count()
+    }
+
     /// Returns whether a choice is of a session.
     pub(super) fn chooses(&self, filter: &SessionFilter, row: &SessionRow) -> bool {
         let SessionRow { session, digests, .. } = row;

@@ -116,6 +116,7 @@ impl Gate {
                     facts,
                     Some(reason),
                 );
+                self.tally.refused(&entry);
                 self.logs.write_refusal(&entry);
             }
             Effects::Dry(_) => attempt.effects.note_refusal(facts.method, reason),
@@ -126,6 +127,7 @@ impl Gate {
     pub(in crate::proxy) fn audit_bypass(&self, context: &RequestContext, node: NodeIndex, reason: &str) {
         let facts = Facts::default().at_node(self.config().pbx.label(node));
         let entry = self.entry(AuditedAct::PbxBypass, LoginOutcome::Refused, context, &facts, Some(reason));
+        self.tally.refused(&entry);
         self.logs.write_refusal(&entry);
     }
 
@@ -143,7 +145,11 @@ impl Gate {
             LogoutOutcome::Done | LogoutOutcome::Unconfirmed => LoginOutcome::Granted,
             LogoutOutcome::Refused => LoginOutcome::Refused,
         };
-        self.logs.write_refusal(&self.entry(AuditedAct::Logout(kind), has_ended, context, facts, reason));
+        let entry = self.entry(AuditedAct::Logout(kind), has_ended, context, facts, reason);
+        if outcome == LogoutOutcome::Refused {
+            self.tally.refused(&entry);
+        }
+        self.logs.write_refusal(&entry);
     }
 
     /// Watches over a login until the PBX answers: if the caller leaves before that, the audit log says so.

@@ -22,25 +22,23 @@ use super::AdminContext;
 use super::connections::OrderInProgress;
 use super::order::{self, OrderError};
 use super::sessions::{self, SessionChoice};
-use crate::config::UpstreamUrl;
+use super::status::{Sight, StatusReport, status_page};
 use crate::freeze::MembersTold;
 use crate::message::target;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
 use crate::model::loopback::is_loopback;
-use crate::model::member_name::MemberName;
 use crate::model::session::EndReason;
 use crate::observe::audit::{AuditEvent, EventRecord};
 use crate::observe::health::PartReport;
 use crate::observe::heartbeat::StuckWorker;
-use crate::observe::metrics::{self, ClientProtocol};
+use crate::observe::metrics;
 use crate::pbx::{SessionEnd, SessionFilter};
 use crate::proxy::LoginQuestion;
 use crate::server::client_io::ClientStream;
 use crate::server::reload_orders::ReloadOutcome;
-use crate::server::snapshot::{Snapshot, UpstreamReport};
+use crate::server::snapshot::Snapshot;
 use crate::server::succession::{OldProcess, SuccessionOrder};
 use crate::state::{Freeze, KeepError};
-use crate::upstream::EndpointReport;
 
 /// The most bytes of the head of a request.
 const MAX_HEAD: usize = 16 << 10;
@@ -57,8 +55,8 @@ const RELOAD_TIMEOUT: Duration = Duration::from_secs(8);
 const PHONE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The body of a 404.
-const ENDPOINTS: &str = "here are /livez, /readyz, /metrics, /status, /explain, /reload, /freeze, /thaw, /freezes, /phones, /sessions, \
-                         /sessions/end and /limits\n";
+const ENDPOINTS: &str = "here are /livez, /readyz, /metrics, /status, /status.json, /explain, /reload, /freeze, /thaw, \
+                         /freezes, /phones, /sessions, /sessions/end and /limits\n";
 
 type AdminResponse = Response<Full<Bytes>>;
 
@@ -122,7 +120,7 @@ impl AdminEndpoint {
             "/livez" => Self::Livez,
             "/readyz" => Self::Readyz,
             "/metrics" => Self::Metrics,
-            "/status" => Self::Status,
+            "/status" | "/status.json" => Self::Status,
             "/explain" => Self::Explain,
             "/reload" => Self::Reload,
             "/freeze" => Self::Freeze,
@@ -195,11 +193,15 @@ impl AdminService {
             refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(endpoint.methods()));
             return refusal;
         }
+        let origin = order::own_origin(&authority);
         match endpoint {
             AdminEndpoint::Livez => self.live(),
             AdminEndpoint::Readyz => self.ready(&request),
             AdminEndpoint::Metrics => self.metrics().await,
-            AdminEndpoint::Status => self.status().await,
+            AdminEndpoint::Status => {
+                let sight = sight(request.headers(), client.may_order, origin.as_deref());
+                self.status(&request, sight).await
+            }
             AdminEndpoint::Explain => match order::read(request, client.may_order).await {
                 Ok(question) => self.explain(&question).await,
                 Err(refusal) => refused(refusal),
@@ -232,7 +234,7 @@ impl AdminService {
                 Ok(choice) => answered(sessions::list(&self.context.snapshots.borrow(), &choice)),
                 Err(refusal) => refused(refusal),
             },
-            AdminEndpoint::EndSessions => match order::read(request, client.may_order).await {
+            AdminEndpoint::EndSessions => match order::read_from(request, client.may_order, origin.as_deref()).await {
                 Ok(choice) => {
                     client.in_progress.begin();
                     self.end_sessions(&choice, client).await
@@ -411,58 +413,15 @@ impl AdminService {
         answer(StatusCode::OK, metrics::CONTENT_TYPE, self.context.metrics.text())
     }
 
-    async fn status(&self) -> AdminResponse {
+    /// Answers `/status`: as a page where the reader asks for one, else as JSON.
+    async fn status(&self, request: &Request<Incoming>, sight: Sight) -> AdminResponse {
         let old = self.context.predecessors.ask(&SuccessionOrder::Status).await;
-        let (metrics, now) = (&self.context.metrics, Timestamp::now());
-        let loaded = metrics.loaded();
-        let config = &loaded.config;
-        let certificates = config.certificates.iter();
-        let certificates = certificates.map(|one| json!({ "names": one.names, "expires": one.not_after.to_string() }));
-        let snapshot = Arc::clone(&self.context.snapshots.borrow());
-        let upstreams = snapshot.upstreams();
-        let upstreams = upstreams.iter().map(upstream_report);
-        let findings = metrics.health.check();
-        json(
-            StatusCode::OK,
-            &json!({
-                "version": env!("CARGO_PKG_VERSION"),
-                "member": config.member.as_ref().map(MemberName::as_str),
-                "started": metrics.started.to_string(),
-                "uptime_seconds": now.as_second() - metrics.started.as_second(),
-                "ready": !findings.iter().any(PartReport::makes_unready),
-                "parts": parts(&findings),
-                "workers": self.context.workers,
-                "connections": {
-                    "h1": metrics.open(ClientProtocol::H1),
-                    "h2": metrics.open(ClientProtocol::H2),
-                    "passthrough": metrics.open(ClientProtocol::Passthrough),
-                },
-                "exchanges_in_flight": metrics.in_flight(),
-                "tunnels": metrics.tunnels(),
-                "old_processes": processes(&old),
-                "config": { "file": config.file, "loaded": loaded.at.to_string() },
-                "certificates": certificates.collect::<Vec<_>>(),
-                "upstreams": upstreams.collect::<Vec<_>>(),
-                "limits": self.limits(),
-            }),
-        )
+        let report = StatusReport::of(&self.context, old, sight);
+        if !request.uri().path().ends_with(".json") && accepts(request.headers(), b"text/html") {
+            return status_page(&report, &self.context.sampler.steps());
+        }
+        json(StatusCode::OK, &json!(report))
     }
-}
-
-/// Reports an upstream.
-fn upstream_report(upstream: &UpstreamReport<'_>) -> Value {
-    let UpstreamReport { name, node, settings, urls: known } = upstream;
-    let urls = settings.urls.iter().map(UpstreamUrl::text).collect::<Vec<_>>();
-    let mut report = json!({ "name": name.as_str(), "urls": urls });
-    if let Some(node) = node {
-        report["pbx"] = json!(node);
-    }
-    if !known.is_empty() {
-        let row = |(url, known): (_, &EndpointReport)| json!({ "url": url, "healthy": known.is_healthy, "exchanges": known.exchanges.count() });
-        report["policy"] = settings.policy.as_str().into();
-        report["load"] = urls.iter().zip(known).map(row).collect();
-    }
-    report
 }
 
 /// Answers `/livez`: names the workers that are stuck.
@@ -532,8 +491,21 @@ fn line(found: &PartReport) -> String {
 }
 
 fn wants_json(headers: &HeaderMap) -> bool {
-    let json = b"application/json";
-    headers.get_all(header::ACCEPT).iter().any(|line| line.as_bytes().windows(json.len()).any(|window| window == json))
+    accepts(headers, b"application/json")
+}
+
+fn accepts(headers: &HeaderMap, kind: &[u8]) -> bool {
+    headers.get_all(header::ACCEPT).iter().any(|line| line.as_bytes().windows(kind.len()).any(|window| window == kind))
+}
+
+/// Returns what the sender of a request for `/status` may see. Who may list sessions sees identities; a browser shows them only
+/// in a window of its own, under a name of this machine (`origin`).
+fn sight(headers: &HeaderMap, may_order: bool, origin: Option<&str>) -> Sight {
+    let is = |name: &str, value: &str| headers.get(name).is_some_and(|found| found.as_bytes() == value.as_bytes());
+    let is_own = || is("sec-fetch-site", "same-origin") || is("sec-fetch-site", "none");
+    let is_window = || is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document");
+    let may_show = !order::is_from_browser(headers) || (origin.is_some() && (is_own() || is_window()));
+    if may_order && may_show { Sight::Identities } else { Sight::Figures }
 }
 
 /// Answers an order that is not carried out.

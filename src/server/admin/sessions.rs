@@ -69,7 +69,7 @@ pub(super) fn told(snapshot: &Snapshot, choice: &SessionChoice) -> Option<&'stat
 }
 
 /// Describes a session without its id.
-fn shown(session: &IssuedSession) -> Value {
+pub(super) fn shown(session: &IssuedSession) -> Value {
     let login = &session.login;
     let mut shown = json!({
         "number": session.number,

@@ -42,7 +42,7 @@ impl Browser {
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "timeouts": { "implicit": PATIENCE, "script": PATIENCE, "pageLoad": 2 * PATIENCE },
             "goog:chromeOptions": { "binary": CHROMIUM, "args": arguments, "prefs": settings },
-            "goog:loggingPrefs": { "performance": "ALL" },
+            "goog:loggingPrefs": { "performance": "ALL", "browser": "ALL" },
         }}});
         let opened = browser.call(Method::POST, "/session", wanted).await;
         browser.session = opened["sessionId"].as_str().unwrap().to_owned();
@@ -64,6 +64,13 @@ impl Browser {
     pub async fn write(&self, selector: &str, text: &str) {
         let element = self.find(selector).await;
         self.ask(Method::POST, &format!("element/{element}/value"), json!({ "text": text })).await;
+    }
+
+    /// Presses keys where the focus is.
+    pub async fn press(&self, keys: &str) {
+        let focused = self.ask(Method::GET, "element/active", Value::Null).await;
+        let element = focused[ELEMENT].as_str().unwrap();
+        self.ask(Method::POST, &format!("element/{element}/value"), json!({ "text": keys })).await;
     }
 
     pub async fn back(&self) {
@@ -177,6 +184,12 @@ impl Browser {
         let asked = self.network().await.into_iter().filter(is_document);
         let addresses = asked.map(|event| event["params"]["request"]["url"].as_str().unwrap_or_default().to_owned());
         addresses.filter(|address| address.starts_with("http")).collect()
+    }
+
+    /// Returns what the console has complained of since the last call: errors of scripts, refusals by a page's policy.
+    pub async fn complaints(&self) -> Vec<String> {
+        let log = self.ask(Method::POST, "se/log", json!({ "type": "browser" })).await;
+        log.as_array().unwrap().iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect()
     }
 
     /// Keeps a picture of the page in the folder `CALLGATE_PICTURES`, if that is set.

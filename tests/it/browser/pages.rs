@@ -4,26 +4,27 @@ use std::fs;
 
 use serde_json::Value;
 
+use super::driver::Browser;
 use super::stage::{BrowserSetup, Stage};
 use crate::kit::vodia::Dialect;
 
 /// Rules for pages, as tests/run installs them.
-fn axe() -> String {
+pub fn axe() -> String {
     let path = "target/axe/node_modules/axe-core/axe.min.js";
     fs::read_to_string(path).unwrap_or_else(|error| panic!("tests/run installs {path}: {error}"))
 }
 
 /// Checks the page that the browser shows.
-async fn check_page(stage: &Stage, axe: &str, name: &str) {
+pub async fn check_page(browser: &Browser, axe: &str, name: &str) {
     // The page permits no script, and the browser runs one for its driver all the same.
     let script = format!(
         "{axe}\nreturn axe.run().then((found) => found.violations.map((rule) => [rule.id, rule.nodes[0].html]));"
     );
-    let found = stage.browser.run(&script).await;
+    let found = browser.run(&script).await;
     let Value::Array(violations) = &found else { panic!("{name}: {found}") };
-    stage.browser.picture(name).await;
-    assert!(violations.is_empty(), "{name} at {}: {found}", stage.browser.address().await);
-    let fits = stage.browser.run("return document.documentElement.scrollWidth <= innerWidth").await;
+    browser.picture(name).await;
+    assert!(violations.is_empty(), "{name} at {}: {found}", browser.address().await);
+    let fits = browser.run("return document.documentElement.scrollWidth <= innerWidth").await;
     assert_eq!(fits, true, "{name} is as wide as the window");
 }
 
@@ -53,7 +54,7 @@ async fn every_page_is_for_every_person() {
             let said = stage.browser.run("return [document.documentElement.lang, document.title]").await;
             assert_eq!(said[0], language, "{address}");
             assert!(said[1].as_str().unwrap().ends_with(" – Acme & Co"), "{said}");
-            check_page(&stage, &axe, &format!("page-{scheme}-{language}")).await;
+            check_page(&stage.browser, &axe, &format!("page-{scheme}-{language}")).await;
         }
     }
 }
