@@ -29,6 +29,7 @@ use hyper::body::Incoming;
 use hyper::ext::Protocol;
 
 use self::answer::audience::Audience;
+use self::answer::client_module::ClientFile;
 use self::answer::reader::Reader;
 use self::answer::response;
 use self::context::{LoginRequest, RequestContext};
@@ -51,7 +52,10 @@ use crate::message::hop;
 use crate::message::http2;
 use crate::message::target;
 use crate::message::websocket;
-use crate::model::path::{BACKCHANNEL_LOGOUT_PATH, CONFIRM_PATH, PAGE_PATH, PathClass, Reserved, TICKET_PATH};
+use crate::model::path::{
+    BACKCHANNEL_LOGOUT_PATH, CLIENT_MODULE_PATH, CLIENT_TYPES_PATH, CONFIRM_PATH, PAGE_PATH, PathClass, Reserved,
+    TICKET_PATH,
+};
 use crate::observe::Logs;
 use crate::observe::metrics::{ExchangeRoute, Tally};
 use crate::tls::current::CurrentPolicies;
@@ -223,6 +227,8 @@ impl Proxy {
             (Reserved::Callgate, BACKCHANNEL_LOGOUT_PATH) => {
                 backchannel::answer(&self.gate, self.pbx_logins(), request, context).await
             }
+            (Reserved::Callgate, CLIENT_MODULE_PATH) => ClientFile::Module.answer(request.method()),
+            (Reserved::Callgate, CLIENT_TYPES_PATH) => ClientFile::Types.answer(request.method()),
             (Reserved::Callgate, PAGE_PATH) => auto::answer(pbx_logins()?, &request, context).await,
             (Reserved::Callgate, _) => oidc::answer(&self.gate, self.pbx_logins(), &request, context).await,
         }

@@ -26,6 +26,10 @@ pub const CONFIRM_PATH: &str = "/auth/callgate/confirm";
 pub const TICKET_PATH: &str = "/auth/callgate/ticket";
 /// The path on a host of the PBX that an automatic login leads through, before and behind it.
 pub const PAGE_PATH: &str = "/auth/callgate/page";
+/// The path of the module for web pages.
+pub const CLIENT_MODULE_PATH: &str = "/auth/callgate/client.js";
+/// The path of the types of that module.
+pub const CLIENT_TYPES_PATH: &str = "/auth/callgate/client.d.ts";
 /// The path below which all paths belong to callgate.
 pub const CALLGATE_PATH: &str = "/auth/callgate";
 

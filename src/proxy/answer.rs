@@ -2,6 +2,7 @@
 
 mod account_choice;
 pub(super) mod audience;
+pub(super) mod client_module;
 pub(super) mod page;
 mod problem_page;
 pub(super) mod reader;

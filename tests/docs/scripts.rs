@@ -24,23 +24,35 @@ const [setTimeout, setInterval] = [0, 1].map((again) => (act, wait, ...more) => 
 const clearInterval = (timer) => { timers[timer - 1].again = "cleared"; };
 const answers = (ok) => { globalThis.fetch = async (address, { method, body, headers }) => ({ address, method, ok, status: ok ? 200 : 403,
   text: async () => [address, method, String(body), ...(headers?.authorization ? [headers.authorization] : [])].join(" "),
-  json: async () => Object.assign(new String("s1"), { url: "https://pbx.example.com/welcome.htm?sessId=s1" }) }); };
+  headers: new Headers(),
+  json: async () => Object.assign(new String("s1"), { url: "https://pbx.example.com/welcome.htm?sessId=s1", token: "t1", login: "/login" }) }); };
 const client = { requestOneTimeLoginKey: async () => ({ name: "AuthResult", code: 302, key: "k +", result: false }),
   loginWithOneTimeKey: async (name, token) => [name, token].join(": ") };
 const v5 = { requestOneTimeKey: async ({ username }) => "k +",
   loginOneTimeKey: async ({ username, hash }) => [username, hash].join(": ") };
 const native = (code) => ({ requestOneTimeLoginKey: async () => { throw { code, key: "k +", result: false }; },
   loginWithOneTimeKey: client.loginWithOneTimeKey });
+const button = {}, opened = [];
+globalThis.document = { getElementById: () => button };
+globalThis.window = { open: (address) => { opened.push(address.pathname); return {}; } };
+location.assign = (address) => { location.href = address; };
 const same = (one, other) => { if (one !== other) throw new Error(one + " instead of " + other); };
 const fails = async (act) => { try { await act(); } catch { return; } throw new Error("no failure"); };
 answers(true);
 "#;
 
-/// The expected behaviour of a script, by the function it defines.
-const EXPECTED: [(&str, &str); 5] = [
-    ("openPbx", r#"await openPbx(); same(location.href, "https://pbx.example.com/welcome.htm?sessId=s1");"#),
+/// The expected behaviour of a script, by a text in it.
+const EXPECTED: [(&str, &str); 7] = [
+    ("onclick = () => openPbx()", r#"button.onclick(); same(opened[0], "/auth/pbx");"#),
     (
-        "openPhone",
+        "function connectPhone(",
+        r#"same(await connectPhone(v5, "alice@a.b"), "alice@a.b: t1");
+answers(false); await connectPhone(v5, "alice@a.b"); same(location.href, "file:///login");
+await fails(() => connectPhone(native(404), "alice@a.b"));"#,
+    ),
+    ("function openPbx(", r#"await openPbx(); same(location.href, "https://pbx.example.com/welcome.htm?sessId=s1");"#),
+    (
+        "function openPhone(",
         r#"const [first] = sockets, [alive] = timers;
 same(first.address, "wss://portal.example.com/auth/pbx/socket");
 first.onopen(); alive.act();
@@ -59,17 +71,17 @@ leaving[0]();
 same(first.readyState, 3);"#,
     ),
     (
-        "logIn",
+        "function logIn(",
         r#"same(await logIn(client, "alice@a.b"), "alice@a.b: /auth/ott POST key=k+%2B");
 answers(false); await fails(() => logIn(client, "alice@a.b"));"#,
     ),
     (
-        "logInV5",
+        "function logInV5(",
         r#"same(await logInV5(v5, "alice@a.b"), "alice@a.b: /auth/ott POST key=k+%2B");
 answers(false); await fails(() => logInV5(v5, "alice@a.b"));"#,
     ),
     (
-        "logInReactNative",
+        "function logInReactNative(",
         r#"same(await logInReactNative(native(302), "alice@a.b", "t"), "alice@a.b: https://portal.example.com/auth/ott POST key=k%20%2B Bearer t");
 await fails(() => logInReactNative(native(404), "alice@a.b", "t"));
 answers(false); await fails(() => logInReactNative(native(302), "alice@a.b", "t"));"#,
@@ -84,9 +96,10 @@ fn scripts_log_in() {
     let scripts = all_blocks(Kind::Js);
     assert!(scripts.len() > 2);
     for block in scripts {
-        let (_, expected) =
-            EXPECTED.iter().find(|(name, _)| block.text.contains(&format!("function {name}("))).expect(&block.place);
-        let script = format!("{PAGE}{}{expected}", block.text);
+        let (_, expected) = EXPECTED.iter().find(|(part, _)| block.text.contains(part)).expect(&block.place);
+        let module = concat!("file://", env!("CARGO_MANIFEST_DIR"), "/src/proxy/answer/client.js");
+        let text = block.text.replace("/auth/callgate/client.js", module);
+        let script = format!("{PAGE}{text}{expected}");
         let output = output(Command::new("node").args(["--input-type=module", "-e", &script]));
         assert!(output.status.success(), "{}: {}", block.place, String::from_utf8_lossy(&output.stderr));
     }

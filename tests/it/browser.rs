@@ -3,6 +3,7 @@
 //! They need Chromium: `cargo test` skips them, `tests/run` runs them.
 
 mod auto;
+mod client_module;
 mod demo;
 mod driver;
 mod logout;

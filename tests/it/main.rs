@@ -35,6 +35,7 @@ mod kit {
     pub mod gate;
     pub mod hello;
     pub mod issuer;
+    pub mod json_schema;
     pub mod links;
     pub mod load;
     pub mod management;
@@ -163,6 +164,7 @@ mod telephony {
     pub mod inject;
     pub mod landings;
     pub mod newcomers;
+    pub mod openapi;
     pub mod ott;
     pub mod passthrough;
     pub mod passthrough_ends;

@@ -56,7 +56,10 @@ const PHONE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The body of a 404.
 const ENDPOINTS: &str = "here are /livez, /readyz, /metrics, /status, /status.json, /explain, /reload, /freeze, /thaw, \
-                         /freezes, /phones, /sessions, /sessions/end and /limits\n";
+                         /freezes, /phones, /sessions, /sessions/end, /limits and /openapi.json\n";
+
+/// The login endpoints in OpenAPI 3.1.
+const OPENAPI: &str = include_str!("../../../docs/openapi.json");
 
 type AdminResponse = Response<Full<Bytes>>;
 
@@ -74,6 +77,7 @@ enum AdminEndpoint {
     Readyz,
     Metrics,
     Status,
+    OpenApi,
     Explain,
     Reload,
     Freeze,
@@ -121,6 +125,7 @@ impl AdminEndpoint {
             "/readyz" => Self::Readyz,
             "/metrics" => Self::Metrics,
             "/status" | "/status.json" => Self::Status,
+            "/openapi.json" => Self::OpenApi,
             "/explain" => Self::Explain,
             "/reload" => Self::Reload,
             "/freeze" => Self::Freeze,
@@ -137,7 +142,7 @@ impl AdminEndpoint {
     /// Returns its methods in the form of the `Allow` field.
     const fn methods(self) -> &'static str {
         match self {
-            Self::Livez | Self::Readyz | Self::Metrics | Self::Status => "GET, HEAD",
+            Self::Livez | Self::Readyz | Self::Metrics | Self::Status | Self::OpenApi => "GET, HEAD",
             Self::Explain
             | Self::Reload
             | Self::Freeze
@@ -202,6 +207,7 @@ impl AdminService {
                 let sight = sight(request.headers(), client.may_order, origin.as_deref());
                 self.status(&request, sight).await
             }
+            AdminEndpoint::OpenApi => answer(StatusCode::OK, "application/json", OPENAPI.to_owned()),
             AdminEndpoint::Explain => match order::read(request, client.may_order).await {
                 Ok(question) => self.explain(&question).await,
                 Err(refusal) => refused(refusal),

@@ -88,6 +88,18 @@ impl Browser {
         self.switch_to(tab["handle"].as_str().unwrap()).await;
     }
 
+    /// Waits until there is a second tab, and returns its handle.
+    pub async fn other_tab(&self, this: &str) -> String {
+        for _ in 0..PATIENCE / 50 {
+            let tabs = self.ask(Method::GET, "window/handles", Value::Null).await;
+            if let Some(tab) = tabs.as_array().unwrap().iter().find(|tab| *tab != this) {
+                return tab.as_str().unwrap().to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("no other tab opens at {}", self.address().await);
+    }
+
     /// Goes on in another tab.
     pub async fn switch_to(&self, tab: &str) {
         self.ask(Method::POST, "window", json!({ "handle": tab })).await;
