@@ -303,25 +303,30 @@ impl OidcMethod {
     ///
     /// # Errors
     /// When the provider's metadata has never been fetched.
-    pub(crate) async fn begin(&self, authority: &Authority, to: String) -> Result<LoginStart, OidcError> {
+    pub(crate) async fn begin(
+        &self,
+        authority: &Authority,
+        to: String,
+        prompt: Option<(&str, &str)>,
+    ) -> Result<LoginStart, OidcError> {
         let metadata = self.provider.known().await.ok_or(UNKNOWN)?;
         let verifier = random::text::<32>();
         let challenge = URL_SAFE_NO_PAD.encode(digest::sha256(verifier.as_bytes()));
         let attempt = OidcAttempt::new(verifier, to, Timestamp::now());
         let (state, back) = (attempt.state(), self.back(authority)?);
-        let url = with_query(
-            metadata.document.authorization_endpoint(),
-            &[
-                ("response_type", "code"),
-                ("client_id", &self.settings.client_id),
-                ("redirect_uri", &back),
-                ("scope", &self.scope()),
-                ("state", &state),
-                ("nonce", &attempt.nonce),
-                ("code_challenge", &challenge),
-                ("code_challenge_method", "S256"),
-            ],
-        );
+        let scope = self.scope();
+        let fields = [
+            ("response_type", "code"),
+            ("client_id", &self.settings.client_id),
+            ("redirect_uri", &back),
+            ("scope", &scope),
+            ("state", &state),
+            ("nonce", &attempt.nonce),
+            ("code_challenge", &challenge),
+            ("code_challenge_method", "S256"),
+        ];
+        let fields: Vec<_> = fields.into_iter().chain(prompt).collect();
+        let url = with_query(metadata.document.authorization_endpoint(), &fields);
         let host = lower(&authority.raw);
         let sealed = self.key.seal(&attempt.write(), Purpose::Attempt, &self.context(&host));
         Ok(LoginStart { url, cookie: attempt::cookie(&attempt.id, &sealed), id: attempt.id })

@@ -21,6 +21,7 @@ pub enum PageText {
     LogIn,
     LogInAgain,
     LogInWithPassword,
+    OtherAccount,
     LogOut,
     TryAgain,
 
@@ -83,12 +84,13 @@ pub enum PageText {
 
 impl PageText {
     /// All of them, each with the key under which an operator replaces it.
-    pub const ALL: [(&'static str, Self); 53] = [
+    pub const ALL: [(&'static str, Self); 54] = [
         ("continue", Self::Continue),
         ("home", Self::Home),
         ("log_in", Self::LogIn),
         ("log_in_again", Self::LogInAgain),
         ("log_in_with_password", Self::LogInWithPassword),
+        ("other_account", Self::OtherAccount),
         ("log_out", Self::LogOut),
         ("try_again", Self::TryAgain),
         ("wait", Self::Wait),

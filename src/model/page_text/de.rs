@@ -9,6 +9,7 @@ pub(super) const fn text(text: PageText) -> &'static str {
         PageText::LogIn => "Anmelden",
         PageText::LogInAgain => "Neu anmelden",
         PageText::LogInWithPassword => "Mit Passwort anmelden",
+        PageText::OtherAccount => "Anderes Konto verwenden",
         PageText::LogOut => "Abmelden",
         PageText::TryAgain => "Erneut versuchen",
         PageText::Wait => "Versuchen Sie es in {wait} erneut.",

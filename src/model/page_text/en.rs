@@ -9,6 +9,7 @@ pub(super) const fn text(text: PageText) -> &'static str {
         PageText::LogIn => "Log in",
         PageText::LogInAgain => "Log in again",
         PageText::LogInWithPassword => "Log in with a password",
+        PageText::OtherAccount => "Use another account",
         PageText::LogOut => "Log out",
         PageText::TryAgain => "Try again",
         PageText::Wait => "Try again in {wait}.",

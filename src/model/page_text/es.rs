@@ -9,6 +9,7 @@ pub(super) const fn text(text: PageText) -> &'static str {
         PageText::LogIn => "Iniciar sesión",
         PageText::LogInAgain => "Iniciar sesión de nuevo",
         PageText::LogInWithPassword => "Iniciar sesión con contraseña",
+        PageText::OtherAccount => "Usar otra cuenta",
         PageText::LogOut => "Cerrar sesión",
         PageText::TryAgain => "Intentar de nuevo",
         PageText::Wait => "Inténtelo de nuevo en {wait}.",

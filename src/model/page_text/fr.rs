@@ -9,6 +9,7 @@ pub(super) const fn text(text: PageText) -> &'static str {
         PageText::LogIn => "Se connecter",
         PageText::LogInAgain => "Se reconnecter",
         PageText::LogInWithPassword => "Se connecter avec un mot de passe",
+        PageText::OtherAccount => "Utiliser un autre compte",
         PageText::LogOut => "Se déconnecter",
         PageText::TryAgain => "Réessayer",
         PageText::Wait => "Réessayez dans {wait}.",

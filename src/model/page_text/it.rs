@@ -9,6 +9,7 @@ pub(super) const fn text(text: PageText) -> &'static str {
         PageText::LogIn => "Accedi",
         PageText::LogInAgain => "Accedi di nuovo",
         PageText::LogInWithPassword => "Accedi con una password",
+        PageText::OtherAccount => "Usa un altro account",
         PageText::LogOut => "Esci",
         PageText::TryAgain => "Riprova",
         PageText::Wait => "Riprovi tra {wait}.",

@@ -9,6 +9,7 @@ pub(super) const fn text(text: PageText) -> &'static str {
         PageText::LogIn => "ログイン",
         PageText::LogInAgain => "もう一度ログイン",
         PageText::LogInWithPassword => "パスワードでログイン",
+        PageText::OtherAccount => "別のアカウントを使う",
         PageText::LogOut => "ログアウト",
         PageText::TryAgain => "再試行",
         PageText::Wait => "{wait} 後にもう一度お試しください。",

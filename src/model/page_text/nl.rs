@@ -9,6 +9,7 @@ pub(super) const fn text(text: PageText) -> &'static str {
         PageText::LogIn => "Inloggen",
         PageText::LogInAgain => "Opnieuw inloggen",
         PageText::LogInWithPassword => "Inloggen met een wachtwoord",
+        PageText::OtherAccount => "Ander account gebruiken",
         PageText::LogOut => "Uitloggen",
         PageText::TryAgain => "Opnieuw proberen",
         PageText::Wait => "Probeer het over {wait} opnieuw.",

@@ -9,6 +9,7 @@ pub(super) const fn text(text: PageText) -> &'static str {
         PageText::LogIn => "Entrar",
         PageText::LogInAgain => "Entrar novamente",
         PageText::LogInWithPassword => "Entrar com palavra-passe",
+        PageText::OtherAccount => "Usar outra conta",
         PageText::LogOut => "Sair",
         PageText::TryAgain => "Tentar novamente",
         PageText::Wait => "Tente novamente dentro de {wait}.",

@@ -24,7 +24,11 @@ pub(super) fn of<'p>(error: &Error, wait: Option<u64>, audience: &Audience, read
         _ => page,
     };
     let page = ways_on(error).into_iter().fold(page, |page, (address, text)| page.with_link(address, text));
-    let page = match error {
+    let cause = match error {
+        Error::LoginAgain(cause, _) => cause,
+        error => error,
+    };
+    let page = match cause {
         Error::Forbidden | Error::UnknownUser if reader.can_log_out => page.with_link(LOGOUT_PATH, PageText::LogOut),
         Error::Misdirected => return page.with_number(audience.request_id.as_str(), status),
         _ => page,
@@ -44,7 +48,10 @@ fn spelled(seconds: u64) -> String {
 /// Returns the addresses at which a person goes on, each with what its link says.
 fn ways_on(error: &Error) -> Vec<(&str, PageText)> {
     match error {
-        Error::LoginAgain(_, address) => vec![(address, PageText::LogInAgain)],
+        Error::LoginAgain(error, address) => match **error {
+            Error::Forbidden => vec![(address, PageText::OtherAccount)],
+            _ => vec![(address, PageText::LogInAgain)],
+        },
         Error::LoginNotKept(ways) => {
             vec![(&ways.again, PageText::LogIn), (&ways.password, PageText::LogInWithPassword)]
         }
@@ -135,6 +142,8 @@ mod tests {
             (wait(150), "<p>Try again in 3 min.</p>"),
             (wait(7201), "<p>Try again in 3 h.</p>"),
             (Error::LoginAgain(Box::new(Error::StaleTicket), "/a".to_owned()), "<a href=\"/a\">Log in again</a>"),
+            (Error::LoginAgain(Box::new(Error::Forbidden), "/a".to_owned()), "<a href=\"/a\">Use another account</a>"),
+            (Error::LoginAgain(Box::new(Error::Forbidden), "/a".to_owned()), "/auth/callgate/logout\">Log out</a>"),
             (wait(45), "<p><a href=\"\">Try again</a></p>"),
             (Error::NotFound, "<p><a href=\"/\">Go to the start page</a></p>"),
         ] {

@@ -42,7 +42,10 @@ pub(super) async fn answer(
     let link = LoginRequest::of(request);
     let decided = match decide(logins, link, context, Effects::Live).await {
         Ok(decided) => decided,
-        Err(error) => return auto::turn_back(logins, error, link, context),
+        Err(error) => {
+            let turned = auto::turn_back(logins, error, link, context);
+            return turned.map_err(|error| oidc::offer_other_account(logins.gate, error, link.query));
+        }
     };
     let reader = logins.gate.reader(link.query, link.headers);
     match decided {

@@ -25,6 +25,9 @@ use crate::proxy::gate::audit::Facts;
 use crate::upstream::RequestBody;
 
 const METHODS: &str = "GET, HEAD";
+/// The parameter of the login page, and of the provider (OpenID Connect Core 1.0 §3.1.2.1).
+const PROMPT: &str = "prompt";
+const SELECT_ACCOUNT: &str = "select_account";
 
 /// The place where a login leads to.
 enum Goal {
@@ -34,18 +37,16 @@ enum Goal {
     Site,
 }
 
-impl Goal {
-    /// Reads the query of the login page: the goal, and the name of the provider.
-    fn read(query: &str) -> Result<(Self, Option<String>), Error> {
-        let mut fields = Fields::of_form(query.as_bytes())?;
-        let with = fields.take("with");
-        match fields.take("for").as_deref() {
-            None => Ok((Self::Site, with)),
-            Some("pbx") => Ok((Self::Pbx(Selectors::read(fields)?), with)),
-            Some(_) => Err(Error::Malformed("for is not pbx")),
-        }
-    }
+/// The query of the login page.
+struct LoginPageQuery {
+    goal: Goal,
+    /// The name of the provider.
+    with: Option<String>,
+    /// Whether the provider lets the person choose among their accounts there, also if they are logged in.
+    selects_account: bool,
+}
 
+impl Goal {
     /// Writes the path of this host where the login ends. Only the selectors in it come from the caller.
     fn path(&self) -> String {
         match self {
@@ -53,17 +54,35 @@ impl Goal {
             Self::Site => "/".to_owned(),
         }
     }
+}
 
-    /// Writes the path of the login page.
-    fn login(&self, with: Option<&str>) -> String {
-        let with = with.map(|name| ("with", name));
-        let query = match self {
-            Self::Pbx(selectors) => {
-                selectors.query(&[Some(("for", "pbx")), with].into_iter().flatten().collect::<Vec<_>>())
-            }
-            Self::Site => Selectors::default().query(with.as_slice()),
+impl LoginPageQuery {
+    fn read(query: &str) -> Result<Self, Error> {
+        let mut fields = Fields::of_form(query.as_bytes())?;
+        let with = fields.take("with");
+        let selects_account = match fields.take(PROMPT).as_deref() {
+            None => false,
+            Some(SELECT_ACCOUNT) => true,
+            Some(_) => return Err(Error::Malformed("prompt is not select_account")),
         };
-        if query.is_empty() { LOGIN_PATH.to_owned() } else { format!("{LOGIN_PATH}?{query}") }
+        let goal = match fields.take("for").as_deref() {
+            None => Goal::Site,
+            Some("pbx") => Goal::Pbx(Selectors::read(fields)?),
+            Some(_) => return Err(Error::Malformed("for is not pbx")),
+        };
+        Ok(Self { goal, with, selects_account })
+    }
+
+    /// Writes the path of the login page of a provider.
+    fn login_at(&self, provider: &str) -> String {
+        let purpose = matches!(self.goal, Goal::Pbx(_)).then_some(("for", "pbx"));
+        let prompt = self.selects_account.then_some((PROMPT, SELECT_ACCOUNT));
+        let more: Vec<_> = [purpose, prompt, Some(("with", provider))].into_iter().flatten().collect();
+        let query = match &self.goal {
+            Goal::Pbx(selectors) => selectors.query(&more),
+            Goal::Site => Selectors::default().query(&more),
+        };
+        format!("{LOGIN_PATH}?{query}")
     }
 }
 
@@ -106,6 +125,20 @@ pub(super) fn lead_back(gate: &Gate, error: Error, selectors: &Selectors, contex
     }
 }
 
+/// Lets a person whom no rule permits this session begin again as another one of their accounts at the provider.
+pub(super) fn offer_other_account(gate: &Gate, error: Error, query: Option<&str>) -> Error {
+    match error {
+        Error::Forbidden if gate.has_providers() => match Selectors::of_query(query) {
+            Ok(selectors) => {
+                let query = selectors.query(&[("for", "pbx"), (PROMPT, SELECT_ACCOUNT)]);
+                Error::LoginAgain(Box::new(Error::Forbidden), format!("{LOGIN_PATH}?{query}"))
+            }
+            Err(_) => error,
+        },
+        error => error,
+    }
+}
+
 // === To the provider ===
 
 async fn begin_login(
@@ -115,19 +148,21 @@ async fn begin_login(
 ) -> Result<Response<Body>, Error> {
     check_click(request)?;
     gate.admit_visit(LoginRequest::of(request), context).await?;
-    let (goal, with) = Goal::read(request.uri().query().unwrap_or_default())?;
+    let asked = LoginPageQuery::read(request.uri().query().unwrap_or_default())?;
     let providers = gate.chain.providers();
-    let provider = match (with, providers) {
-        (Some(name), _) => find_provider(gate, &name).ok_or(Error::NotFound)?,
+    let provider = match (&asked.with, providers) {
+        (Some(name), _) => find_provider(gate, name).ok_or(Error::NotFound)?,
         (None, [only]) => only,
-        (None, _) => return Ok(choice(gate.reader(None, request.headers()), providers, &goal)),
+        (None, _) => return Ok(choice(gate.reader(None, request.headers()), providers, &asked)),
     };
     if let Some(host) = provider.host().filter(|host| *host != context.authority.host) {
         let authority = context.authority.with_host(host);
-        let login = goal.login(Some(provider.name()));
+        let login = asked.login_at(provider.name());
         return Ok(response::redirect(StatusCode::FOUND, &format!("https://{authority}{login}")));
     }
-    let begun = provider.begin(&context.authority, goal.path()).await.map_err(|error| Error::Oidc(error, None))?;
+    let prompt = asked.selects_account.then_some((PROMPT, SELECT_ACCOUNT));
+    let begun = provider.begin(&context.authority, asked.goal.path(), prompt).await;
+    let begun = begun.map_err(|error| Error::Oidc(error, None))?;
     let mut response =
         page::continue_with_fragment(gate.reader(None, request.headers()), &begun.url, Fragment::Keep, &begun.id)
             .respond();
@@ -181,7 +216,7 @@ fn check_click(request: &Request<RequestBody>) -> Result<(), Error> {
 }
 
 /// Shows a page with a link for each provider.
-fn choice(reader: Reader<'_>, providers: &[Rc<OidcMethod>], goal: &Goal) -> Response<Body> {
-    let link = |provider: &Rc<OidcMethod>| (goal.login(Some(provider.name())), provider.name().to_owned());
+fn choice(reader: Reader<'_>, providers: &[Rc<OidcMethod>], asked: &LoginPageQuery) -> Response<Body> {
+    let link = |provider: &Rc<OidcMethod>| (asked.login_at(provider.name()), provider.name().to_owned());
     Page::new(reader, PageText::LogInWith).with_choices(providers.iter().map(link)).respond()
 }

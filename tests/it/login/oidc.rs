@@ -39,6 +39,28 @@ async fn a_login_at_the_provider_opens_the_pbx() {
 }
 
 #[tokio::test]
+async fn a_person_who_is_refused_may_use_another_account() {
+    let scene = OidcStage::new().await;
+    let cookie = scene.cookie().await;
+    let refused = scene.open("/auth/pbx?account=41&lang=fr", &cookie).await.expect(403);
+    let other = link(&refused);
+    assert!(refused.text().contains("Utiliser un autre compte"), "{}", refused.text());
+    assert_eq!(other, "/auth/callgate/login?account=41&lang=fr&for=pbx&prompt=select_account");
+    // The provider asks which account, and the login leads to what was refused.
+    let page = scene.open(&other, &cookie).await.expect(200);
+    let way = PendingLogin { address: link(&page), cookie: pair(set(&page).last().unwrap()) };
+    assert_eq!(parameters(&way.address)["prompt"], "select_account");
+    scene.provider.set(|says| says.claims = json!({ "tenant": "acme.test", "ext": "41" }));
+    let (cookie, next) = scene.end(&way).await;
+    scene.open(&next, &cookie).await.expect(303);
+    assert_eq!(scene.stage.minted(), ["41@acme.test"]);
+    // No other wish of a link reaches the provider.
+    for prompt in ["none", "login", "select_account%20consent"] {
+        scene.open(&format!("/auth/callgate/login?prompt={prompt}"), "").await.expect(400);
+    }
+}
+
+#[tokio::test]
 async fn cookies_are_of_this_host_and_kept_from_scripts() {
     let scene = OidcStage::with("remember = \"2h\"").await;
     let begun = scene.open("/auth/callgate/login", "").await.expect(200);
