@@ -332,7 +332,15 @@ fn identify(
         }
     }
     let end = Rc::clone(&connection.tls.peer);
-    Ok(RequestContext { origin, end, authority, id: exchange.id, caller: OnceCell::new(), refusers: Cell::default() })
+    Ok(RequestContext {
+        origin,
+        end,
+        authority,
+        id: exchange.id,
+        caller: OnceCell::new(),
+        refusers: Cell::default(),
+        has_guessed: Cell::default(),
+    })
 }
 
 /// Refuses the methods that no route accepts. Answers `OPTIONS` that is for the server as a whole (RFC 9110 §9.3.7), or that

@@ -24,6 +24,8 @@ pub struct LoginRecord {
     pub redeemed_from: Option<IpAddr>,
     /// What the client attempted.
     pub act: AuditedAct,
+    /// Whether its credential is a wrong guess, as the limit `failures` counts them.
+    pub is_guess: bool,
     /// How it ended.
     pub outcome: LoginOutcome,
     /// The auth method that proved or refused the caller.
@@ -103,6 +105,8 @@ impl LoginRecord {
             ("client", FieldValue::word(self.client.to_string())),
             ("act", FieldValue::word(self.act.as_str())),
         ];
+        // Before all that a client can choose: programs that ban addresses look here.
+        fields.extend(self.is_guess.then(|| ("suspicion", FieldValue::word("guess"))));
         fields.extend(self.begun.as_ref().map(|id| ("begun", FieldValue::word(id.as_str()))));
         fields.extend(self.redeemed_from.map(|from| ("redeemed_from", FieldValue::word(from.to_string()))));
         let level = self.level.map(|level| level.as_str().to_owned());
@@ -194,6 +198,7 @@ mod tests {
             begun: None,
             redeemed_from: None,
             act: AuditedAct::Login(LoginKind::Pbx),
+            is_guess: false,
             outcome: LoginOutcome::Granted,
             method: Some("app".to_owned()),
             subject: Some("Ann Lee".to_owned()),
@@ -256,6 +261,13 @@ mod tests {
             "2026-11-22T21:00:00.123Z audit refusal id=ID client=2001:db8::1 act=voximplant_token \
              reason=\"bad sessId=***\"",
         );
+    }
+
+    #[test]
+    fn a_guess_is_told_before_what_the_client_chose() {
+        let entry = LoginRecord { is_guess: true, method: Some("key".to_owned()), ..refused() };
+        let line = entry.line(&LogFormat::Text.into(), Timestamp::UNIX_EPOCH);
+        assert!(line.contains(" client=2001:db8::1 act=voximplant_token suspicion=guess method=key "), "{line}");
     }
 
     #[test]

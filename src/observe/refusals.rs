@@ -101,6 +101,7 @@ mod tests {
             begun: None,
             redeemed_from: None,
             act: AuditedAct::Login(LoginKind::Pbx),
+            is_guess: false,
             outcome: LoginOutcome::Refused,
             method: Some("app".to_owned()),
             subject: None,

@@ -28,6 +28,8 @@ pub(super) struct RequestContext {
     pub(super) caller: OnceCell<AccessCaller>,
     /// The limits in shadow that would have refused it.
     pub(super) refusers: Cell<LimitSet>,
+    /// Whether its credential is a wrong guess.
+    pub(super) has_guessed: Cell<bool>,
 }
 
 impl RequestContext {

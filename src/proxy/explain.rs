@@ -189,6 +189,7 @@ fn prepare(gate: &Gate, question: &LoginQuestion, tls: &TlsPolicies) -> Result<D
         id: RequestId::next(),
         caller: OnceCell::new(),
         refusers: Cell::default(),
+        has_guessed: Cell::default(),
     };
     Ok(DryRequest { headers, context, handshake_error })
 }

@@ -132,6 +132,7 @@ mod operate {
     pub mod keys;
     pub mod logs;
     pub mod memory;
+    pub mod monitoring;
     pub mod old_processes;
     pub mod old_sessions;
     pub mod phones;

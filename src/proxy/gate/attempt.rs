@@ -183,6 +183,7 @@ impl<'a> Attempt<'a> {
         if self.trigger != Trigger::Own {
             return self.count_sent(limits).await;
         }
+        self.context.has_guessed.set(true);
         self.ask(limits, vec![LimitQuery::count(&limits.failures, &self.guesser())]).await
     }
 

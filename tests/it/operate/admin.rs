@@ -249,6 +249,7 @@ async fn a_log_that_cannot_be_written_is_not_ready_and_its_lines_are_counted() {
         begun: None,
         redeemed_from: None,
         act: callgate::observe::audit::AuditedAct::Login(callgate::model::login::LoginKind::Pbx),
+        is_guess: false,
         outcome: callgate::model::login::LoginOutcome::Refused,
         method: None,
         subject: None,
