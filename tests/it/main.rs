@@ -110,7 +110,9 @@ mod login {
 
 /// Several PBX nodes behind one gate.
 mod nodes {
+    pub mod handover;
     pub mod logins;
+    pub mod members;
     pub mod misuse;
     pub mod operate;
 }
