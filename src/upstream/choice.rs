@@ -17,7 +17,7 @@ pub(super) struct EndpointChoice {
     pub(super) index: EndpointIndex,
     /// No endpoint is healthy: an open connection to any of them is better than a new one.
     pub(super) is_last_resort: bool,
-    /// `None` for an upstream with one endpoint.
+    /// `None` for an upstream with one endpoint, unless its policy is `least`.
     pub(super) under_way: Option<UnderWay>,
 }
 
@@ -62,6 +62,11 @@ impl Chooser {
     /// Tells whether the order of the endpoints is the order of preference.
     pub(super) fn prefers_first(&self) -> bool {
         self.policy == UpstreamPolicy::First
+    }
+
+    /// Tells whether the exchanges under way at the endpoints decide.
+    pub(super) fn compares_exchanges(&self) -> bool {
+        self.policy == UpstreamPolicy::Least
     }
 
     /// Chooses one of `count` endpoints, by their positions; nothing if none `may` be chosen. `exchanges` counts those

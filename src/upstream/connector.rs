@@ -33,11 +33,20 @@ pub(crate) struct Connector(Arc<SharedUpstream>);
 struct SharedUpstream {
     /// In the order of the configuration, never empty.
     endpoints: Vec<Endpoint>,
+    /// The exchanges that were under way at URLs of earlier configurations, for the case that such a `url` returns.
+    former: Vec<FormerUrl>,
     chooser: Chooser,
     permits: Arc<ConnectionPermits>,
     deadline: Duration,
     /// The health of endpoints counts time from here.
     begun: Instant,
+}
+
+/// A `url` that a reload has removed while exchanges were under way there.
+#[derive(Debug, Clone)]
+struct FormerUrl {
+    address: Arc<str>,
+    exchanges: Arc<UrlExchanges>,
 }
 
 /// What is known about one endpoint of several.
@@ -69,8 +78,8 @@ impl Connector {
         Self::after(None, upstream, name)
     }
 
-    /// Prepares to connect to the same upstream with other settings. Exchanges that are under way at a `url` which remains
-    /// go on counting there.
+    /// Prepares to connect to the same upstream with other settings. Exchanges that are under way at a `url` go on counting
+    /// there, also when a later configuration brings it back.
     ///
     /// # Errors
     /// As [`Connector::new`].
@@ -87,15 +96,18 @@ impl Connector {
         upstream: &config::UpstreamConfig,
         name: UpstreamName,
     ) -> Result<Self, rustls::Error> {
-        let known = |address: &str| before?.0.endpoints.iter().find(|endpoint| *endpoint.address == *address);
-        let endpoint = |url: &config::UpstreamUrl| {
-            let exchanges = known(&url.address()).map(|endpoint| Arc::clone(&endpoint.exchanges));
+        let mut former = before.map(Self::urls_in_use).unwrap_or_default();
+        let mut endpoint = |url: &config::UpstreamUrl| {
+            let address = url.address();
+            let known = former.iter().position(|former| *former.address == *address);
+            let exchanges = known.map(|known| former.swap_remove(known).exchanges);
             Endpoint::new(url, &upstream.trust, exchanges.unwrap_or_default())
         };
-        let endpoints = upstream.urls.iter().map(endpoint).collect::<Result<_, _>>()?;
+        let endpoints = upstream.urls.iter().map(&mut endpoint).collect::<Result<_, _>>()?;
         let permits = ConnectionPermits::new(upstream.max_connections, name);
         Ok(Self(Arc::new(SharedUpstream {
             endpoints,
+            former,
             chooser: Chooser::new(upstream.policy),
             permits,
             deadline: upstream.timeouts.connect,
@@ -103,12 +115,22 @@ impl Connector {
         })))
     }
 
+    /// Returns the URLs at which exchanges are under way, of this configuration and of earlier ones.
+    fn urls_in_use(&self) -> Vec<FormerUrl> {
+        let own = self.0.endpoints.iter().map(|endpoint| FormerUrl {
+            address: Arc::clone(&endpoint.address),
+            exchanges: Arc::clone(&endpoint.exchanges),
+        });
+        own.chain(self.0.former.iter().cloned()).filter(|former| former.exchanges.count() > 0).collect()
+    }
+
     // === Which endpoint ===
 
     /// Chooses the endpoint of an exchange, which counts there from now on.
     pub(super) fn choose(&self) -> EndpointChoice {
         if !self.has_choice() {
-            return EndpointChoice { index: EndpointIndex::default(), is_last_resort: false, under_way: None };
+            let index = EndpointIndex::default();
+            return EndpointChoice { index, is_last_resort: false, under_way: self.begin_exchange(index) };
         }
         let (count, exchanges) = (self.count(), |index: usize| self.0.endpoints[index].exchanges.count());
         let healthy = self.0.chooser.choose(count, |index| self.is_healthy(index), exchanges);
@@ -125,9 +147,10 @@ impl Connector {
         EndpointChoice { index: last, is_last_resort: false, under_way: self.begin_exchange(last) }
     }
 
-    /// Counts an exchange at an endpoint, unless there is no other.
+    /// Counts an exchange at an endpoint, if the count can matter: there are others, or a reload may add them.
     pub(super) fn begin_exchange(&self, index: EndpointIndex) -> Option<UnderWay> {
-        self.has_choice().then(|| UnderWay::begin(&self.endpoint(index).exchanges))
+        let counts = self.has_choice() || self.0.chooser.compares_exchanges();
+        counts.then(|| UnderWay::begin(&self.endpoint(index).exchanges))
     }
 
     /// Counts an exchange at the endpoint that it has come to.

@@ -217,7 +217,7 @@ fn upstream(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Upst
 fn policy(node: &TomlNode<'_, '_>, urls: Option<&[UpstreamUrl]>) -> Option<UpstreamPolicy> {
     let policy = node.choice(&UpstreamPolicy::ALL.map(|policy| (policy.as_str(), policy)))?;
     if policy != UpstreamPolicy::First && urls.is_some_and(|urls| urls.len() == 1) {
-        node.warn("has no effect: there is one `url`", "add another `url`, or remove the key");
+        node.warn("chooses nothing: there is one `url`", "add another `url`; leave the key if others come back soon");
     }
     Some(policy)
 }

@@ -13,6 +13,7 @@ use tokio_rustls::client::TlsStream;
 use super::ntlm::{ask, knows_connections, user};
 use crate::kit::client::{read_head, status};
 use crate::kit::gate::Gate;
+use crate::kit::load::Load;
 use crate::kit::stage::{Plan, until};
 use crate::kit::upstream::{RawUpstream, UpstreamConnection, read_request};
 
@@ -446,6 +447,71 @@ async fn a_reload_changes_the_policy_and_exchanges_under_way_go_on_counting() {
     under_way(&gate, [1, 0, 0]).await;
     drop(tunnel);
     under_way(&gate, [0; 3]).await;
+}
+
+/// Two nodes are served by turns: one is taken out, and comes back.
+#[tokio::test]
+async fn a_url_that_comes_back_has_the_websockets_that_it_kept() {
+    let trio = Trio::start().await;
+    let of = |nodes: &[usize]| {
+        let nodes: Vec<_> = nodes.iter().map(|&node| trio.nodes[node].addr).collect();
+        text(&nodes, "least", "")
+    };
+    let mut gate = Gate::start(&of(&[0, 1])).await;
+    let mut tunnels = Vec::new();
+    for _ in 0..4 {
+        tunnels.push(open_websocket(&gate).await);
+    }
+    assert_eq!(trio.seen(), [2, 2, 0]);
+    gate.reload(&of(&[1])).await.unwrap();
+    for _ in 0..3 {
+        tunnels.push(open_websocket(&gate).await);
+    }
+    assert_eq!(trio.seen(), [2, 5, 0]);
+    gate.reload(&of(&[2, 1, 0])).await.unwrap();
+    under_way(&gate, [0, 5, 2]).await;
+    for _ in 0..5 {
+        tunnels.push(open_websocket(&gate).await);
+    }
+    // The new one has three of its own; then both have their turns.
+    assert_eq!(trio.seen()[1], 5);
+    assert_eq!(trio.seen()[0] + trio.seen()[2], 7);
+    assert!(trio.seen()[0].abs_diff(trio.seen()[2]) <= 1, "{:?}", trio.seen());
+    for tunnel in &mut tunnels {
+        echoes(tunnel).await;
+    }
+    drop(tunnels);
+    under_way(&gate, [0; 3]).await;
+}
+
+#[tokio::test]
+async fn under_load_a_reload_of_the_urls_costs_no_request() {
+    for policy in POLICIES {
+        let mut nodes = Vec::new();
+        for _ in NAMES {
+            nodes.push(RawUpstream::serving(|line| serve(line, "ok", Arc::default())).await);
+        }
+        let of = |listed: &[usize]| {
+            let nodes: Vec<_> = listed.iter().map(|&node| nodes[node].addr).collect();
+            text(&nodes, policy, "").replace("workers = 1", "workers = 2")
+        };
+        let mut gate = Gate::start(&of(&[0, 1])).await;
+        let load = Load::start(gate.addr, gate.roots());
+        let mut tunnels = vec![open_websocket(&gate).await];
+        for listed in [&[1][..], &[2, 1], &[0, 1, 2], &[2], &[1, 0]] {
+            load.more(50).await;
+            gate.reload(&of(listed)).await.unwrap();
+            tunnels.push(open_websocket(&gate).await);
+        }
+        load.more(50).await;
+        load.stop().await;
+        for tunnel in &mut tunnels {
+            echoes(tunnel).await;
+        }
+        let before = nodes[2].seen().len();
+        all_said(&gate, 6).await;
+        assert_eq!(nodes[2].seen().len(), before, "{policy}: it is not listed any more");
+    }
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ fn trust_is_read_and_useless_trust_is_noted() {
 }
 
 #[test]
-fn the_policy_is_one_of_three_words_and_useless_with_one_url() {
+fn the_policy_is_one_of_three_words_and_chooses_nothing_with_one_url() {
     let app = |url: &str, policy: &str| format!("{TOP}[app]\nurl = {url}\npolicy = {policy}");
     let two = "[\"http://a\", \"http://b\"]";
     for policy in UpstreamPolicy::ALL {
@@ -120,7 +120,7 @@ fn the_policy_is_one_of_three_words_and_useless_with_one_url() {
         let warnings = accepted(&app("\"http://a\"", &format!("\"{policy}\""))).warnings;
         assert_eq!(warnings.len(), count, "{policy}");
         for warning in warnings {
-            let told = "proxy.toml:5:10: `app.policy`: has no effect: there is one `url`\n    add another `url`, or remove the key";
+            let told = "proxy.toml:5:10: `app.policy`: chooses nothing: there is one `url`\n    add another `url`; leave the key if others come back soon";
             assert_eq!(warning.to_string(), told);
         }
     }
