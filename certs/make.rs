@@ -4,9 +4,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that ends after these lines")]
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -35,21 +33,7 @@ fn main() -> ExitCode {
 
 /// Makes a certificate and writes its three files. If one of them exists, it writes no file.
 fn make(names: &[&str], folder: &Path) -> io::Result<()> {
-    let certificate = dev::certificate(names).map_err(io::Error::other)?;
-    let files = [
-        ("privkey.pem", 0o600, certificate.key),
-        ("fullchain.pem", 0o644, certificate.chain),
-        ("ca.pem", 0o644, certificate.ca),
-    ];
-    if let Some((name, ..)) = files.iter().find(|(name, ..)| folder.join(name).exists()) {
-        return Err(io::Error::other(format!("{} exists, remove it first", folder.join(name).display())));
-    }
-    std::fs::create_dir_all(folder)?;
-    for (name, mode, text) in files {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(folder.join(name))?;
-        file.write_all(text.as_bytes())?;
-    }
-    Ok(())
+    dev::certificate(names).map_err(io::Error::other)?.write(folder, false)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod admin_client;
 mod audit;
+mod certs;
 mod check;
 mod config_file;
 mod demo;
@@ -9,6 +10,7 @@ mod explain;
 mod freeze;
 mod hash;
 mod health;
+mod init;
 mod keys;
 mod limits;
 mod link;
@@ -73,6 +75,10 @@ enum Command {
         #[command(flatten)]
         config: ConfigArgument,
     },
+    /// Write a first configuration, from the answers to five questions or from options
+    Init(Box<init::Arguments>),
+    /// Make a certificate for development, and say how to trust it
+    Certs(certs::Arguments),
     /// Show all logins on this machine, with stand-ins for the app, the PBX and Voximplant; needs no set-up
     Demo(demo::Arguments),
     /// Report every error in a configuration, without serving it. Exit code 78 if there is one
@@ -136,6 +142,8 @@ pub fn main() -> ExitCode {
     }
     let done = match arguments.command {
         Command::Run { config } => run::run(&config),
+        Command::Init(arguments) => init::run(&arguments),
+        Command::Certs(arguments) => certs::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Check { config, online } => check::run(&config, online),
         Command::Freeze(freezing) => freeze::freeze(&freezing),

@@ -1,5 +1,10 @@
 //! Certificates for development and the demo, made at run time. No client trusts them by itself.
 
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
 /// A certificate, its key, and the authority that was made to sign it alone, all in PEM.
@@ -11,6 +16,37 @@ pub struct DevCertificate {
     pub chain: String,
     /// The private key (PKCS #8).
     pub key: String,
+}
+
+impl DevCertificate {
+    /// Returns the files of the certificate: the name, the mode and the content of each.
+    #[must_use]
+    pub fn files(&self) -> [(&'static str, u32, &str); 3] {
+        [("privkey.pem", 0o600, &self.key), ("fullchain.pem", 0o644, &self.chain), ("ca.pem", 0o644, &self.ca)]
+    }
+
+    /// Writes the files into a folder, which is made where it is missing.
+    ///
+    /// # Errors
+    /// When a file cannot be written, or one of them exists and `replaces` is false: then no file is written.
+    pub fn write(&self, folder: &Path, replaces: bool) -> io::Result<()> {
+        let files = self.files();
+        if let Some((name, ..)) = files.iter().find(|(name, ..)| !replaces && folder.join(name).exists()) {
+            return Err(io::Error::other(format!("{} exists", folder.join(name).display())));
+        }
+        fs::create_dir_all(folder)?;
+        for (name, mode, text) in files {
+            if replaces
+                && let Err(error) = fs::remove_file(folder.join(name))
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(error);
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(folder.join(name))?;
+            file.write_all(text.as_bytes())?;
+        }
+        Ok(())
+    }
 }
 
 /// Makes a certificate for `names` (host names or addresses), valid for 390 days from now.

@@ -131,6 +131,7 @@ mod operate {
     pub mod drain;
     pub mod freeze;
     pub mod handover;
+    pub mod init;
     pub mod keys;
     pub mod logs;
     pub mod memory;

@@ -40,6 +40,8 @@ async fn every_command_explains_itself() {
     for (arguments, word) in [
         (&["--help"][..], "Commands:"),
         (&["run", "--help"], "--config"),
+        (&["init", "--help"], "--non-interactive"),
+        (&["certs", "--help"], "--folder"),
         (&["demo", "--help"], "--listen"),
         (&["check", "--help"], "--online"),
         (&["explain", "--help"], "--running"),

@@ -1,0 +1,75 @@
+//! `callgate init`: writes a first configuration from the answers to five questions.
+
+mod draft;
+mod questions;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use self::draft::{Draft, DraftError};
+use self::questions::{Answers, GivenAnswers, Questions};
+use super::{CommandResult, EX_CONFIG, EX_USAGE, certs, print_line, print_remark, report_error, report_problems};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The configuration to write; its secrets and certificates go beside it
+    #[arg(short, long, value_name = "FILE", default_value = "proxy.toml")]
+    config: PathBuf,
+    /// Ask nothing: what no option names is left out
+    #[arg(long)]
+    non_interactive: bool,
+    /// Replace files that exist
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    given: GivenAnswers,
+}
+
+/// Asks, writes the files, and prints the next steps.
+pub(super) fn run(arguments: &Arguments) -> CommandResult {
+    if !arguments.force && arguments.config.symlink_metadata().is_ok() {
+        return Err(report_error("nothing was written", &DraftError::Exists(arguments.config.clone())));
+    }
+    let questions = Questions { are_asked: !arguments.non_interactive };
+    let answers = questions.answers(&arguments.given).map_err(|problem| {
+        print_remark(&format_args!("callgate: {problem}"));
+        ExitCode::from(EX_USAGE)
+    })?;
+    let draft = Draft::new(&arguments.config, &answers);
+    let draft = draft.map_err(|error| report_error("nothing was written", &error))?;
+    let warnings = draft.write(arguments.force).map_err(|error| match error {
+        DraftError::Wrong(problems) => {
+            let _ = report_problems(&problems);
+            print_remark(&"callgate: nothing was written: correct the answer and start again");
+            ExitCode::from(EX_CONFIG)
+        }
+        DraftError::Exists(_) | DraftError::Io(_) => report_error("nothing was written", &error),
+    })?;
+    for warning in &warnings {
+        print_remark(&format_args!("warning: {warning}"));
+    }
+    for (path, mode) in draft.paths() {
+        print_line(&format_args!("wrote {} (mode {mode:03o})", path.display()))?;
+    }
+    print_line(&next_steps(&arguments.config, &answers))
+}
+
+fn next_steps(config: &Path, answers: &Answers) -> String {
+    let name = config.display();
+    let mut steps = Vec::new();
+    if answers.certificate.is_none() {
+        let folder = config.parent().unwrap_or_else(|| Path::new("")).join("certs");
+        steps.push(format!("the certificate is for development only; {}", certs::trust(&folder)));
+    }
+    if let Some(whoami) = &answers.whoami {
+        steps.push(format!(
+            "let the app answer GET {whoami} with the caller of its cookie, such as\n  {{\"ext\":\"40\",\"tenant\":\"acme.example.com\",\"vox\":\"ann\"}}, and with 401 without one"
+        ));
+    } else {
+        steps.push("add an [[auth]] method and an [[allow]] rule: without them no caller can log in".to_owned());
+    }
+    steps.push(format!("try what the file names:  callgate check --online -c {name}"));
+    steps.push(format!("serve:  callgate run -c {name}"));
+    let numbered = steps.iter().enumerate().map(|(index, step)| format!("{}. {step}", index + 1));
+    format!("next:\n{}", numbered.collect::<Vec<_>>().join("\n"))
+}

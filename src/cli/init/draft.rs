@@ -1,0 +1,185 @@
+//! The files of a first configuration: made in a folder of their own, read as `run` would, then moved into place.
+
+use std::fmt::Write as _;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf, absolute};
+
+use super::questions::{AdminPassword, Answers, PbxAnswers};
+use crate::cli::environment;
+use crate::config::{self, Problem, Problems};
+use crate::model::secret::Secret;
+use crate::observe::RequestId;
+use crate::tls::dev;
+
+/// The folder of the package, whose sockets are elsewhere.
+const SYSTEM: &str = "/etc/callgate";
+
+/// The files that are to be written.
+pub(super) struct Draft {
+    folder: PathBuf,
+    files: Vec<DraftFile>,
+}
+
+/// A file that is to be written.
+struct DraftFile {
+    /// The path below the folder.
+    name: PathBuf,
+    mode: u32,
+    content: Secret,
+}
+
+/// Why the files are not written.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DraftError {
+    /// The answers do not make a configuration.
+    #[error("the configuration is wrong")]
+    Wrong(Problems),
+    /// A file is there.
+    #[error("{} exists: --force replaces it", .0.display())]
+    Exists(PathBuf),
+    /// A file cannot be written.
+    #[error("cannot write")]
+    Io(#[from] io::Error),
+}
+
+impl Draft {
+    /// Makes the contents of the files. `config`: the file of the configuration.
+    ///
+    /// # Errors
+    /// When a path has no absolute form, or no certificate can be made for the names.
+    pub(super) fn new(config: &Path, answers: &Answers) -> io::Result<Self> {
+        let config = absolute(config)?;
+        let folder = config.parent().unwrap_or(&config).to_owned();
+        let name = config.file_name().ok_or_else(|| io::Error::other("the configuration has no name"))?;
+        let mut draft = Self { files: Vec::new(), folder };
+        draft.add(name, 0o644, configuration(answers, &draft.folder)?);
+        if answers.certificate.is_none() {
+            let hosts: Vec<_> = answers.app_host.iter().chain(&answers.pbx_host).map(String::as_str).collect();
+            let certificate = dev::certificate(&hosts).map_err(io::Error::other)?;
+            for (name, mode, text) in certificate.files() {
+                draft.add(Path::new("certs").join(name), mode, text.to_owned());
+            }
+        }
+        if let Some(PbxAnswers { admin: Some((_, AdminPassword::Given(password))), .. }) = &answers.pbx {
+            draft.add("pbx-admin", 0o600, format!("{}\n", password.expose()));
+        }
+        Ok(draft)
+    }
+
+    fn add(&mut self, name: impl AsRef<Path>, mode: u32, content: String) {
+        self.files.push(DraftFile { name: name.as_ref().to_owned(), mode, content: Secret::new(content) });
+    }
+
+    /// Returns the paths of the files, each with its mode.
+    pub(super) fn paths(&self) -> impl Iterator<Item = (PathBuf, u32)> {
+        self.files.iter().map(|file| (self.folder.join(&file.name), file.mode))
+    }
+
+    /// Writes all files, or none, and returns the warnings about the configuration.
+    ///
+    /// # Errors
+    /// When the configuration is wrong, a file exists and is not to be replaced, or cannot be written.
+    pub(super) fn write(&self, replaces: bool) -> Result<Vec<Problem>, DraftError> {
+        if let Some((path, _)) = self.paths().find(|(path, _)| !replaces && path.symlink_metadata().is_ok()) {
+            return Err(DraftError::Exists(path));
+        }
+        fs::create_dir_all(&self.folder)?;
+        let place = self.folder.join(format!(".callgate-init-{}", RequestId::next()));
+        DirBuilder::new().mode(0o700).create(&place)?;
+        let written = self.write_by_way_of(&place);
+        fs::remove_dir_all(&place)?;
+        written
+    }
+
+    /// Writes all files into a folder, reads the configuration there, and moves them into their places.
+    fn write_by_way_of(&self, place: &Path) -> Result<Vec<Problem>, DraftError> {
+        for file in &self.files {
+            let path = place.join(&file.name);
+            fs::create_dir_all(path.parent().unwrap_or(place))?;
+            let mut written = OpenOptions::new().write(true).create_new(true).mode(file.mode).open(path)?;
+            written.write_all(file.content.expose().as_bytes())?;
+        }
+        let text = self.files.first().map_or("", |config| config.content.expose());
+        let config = config::parse(text, place, &environment).map_err(DraftError::Wrong)?;
+        // The configuration comes last, so that it is not there without what it names.
+        for file in self.files.iter().rev() {
+            let target = self.folder.join(&file.name);
+            fs::create_dir_all(target.parent().unwrap_or(&self.folder))?;
+            fs::rename(place.join(&file.name), target)?;
+        }
+        Ok(config.warnings)
+    }
+}
+
+/// Returns the text of the configuration. `folder`: its folder.
+fn configuration(answers: &Answers, folder: &Path) -> io::Result<String> {
+    let mut text = "# Made by `callgate init`. docs/configure.md explains every key.\n".to_owned();
+    let mut line = |written: &str| {
+        text.push_str(written);
+        text.push('\n');
+    };
+    line(&format!("listen = {}", quoted(&answers.listen)));
+    let (chain, key) = match &answers.certificate {
+        Some((chain, key)) => (path(chain)?, path(key)?),
+        None => (quoted("certs/fullchain.pem"), quoted("certs/privkey.pem")),
+    };
+    line(&format!("tls = {{ cert = {chain}, key = {key} }}"));
+    if let Some(url) = &answers.app_url {
+        line(&format!("\n[app]\nurl = {}{}", quoted(url), hosts(answers.app_host.as_ref())));
+        if let Some(whoami) = &answers.whoami {
+            line(&format!("whoami = {}", quoted(whoami)));
+        }
+    }
+    if let Some(pbx) = &answers.pbx {
+        line(&format!("\n[pbx]\nurl = {}{}", quoted(&pbx.url), hosts(answers.pbx_host.as_ref())));
+        if let Some((user, password)) = &pbx.admin {
+            let file = match password {
+                AdminPassword::File(file) => path(file)?,
+                AdminPassword::Given(_) => quoted("pbx-admin"),
+            };
+            line(&format!("admin = {{ user = {}, password = {{ file = {file} }} }}", quoted(user)));
+        }
+    }
+    if let Some(users) = &answers.voximplant_users {
+        line(&format!("\n[voximplant]\nusers = {{ file = {} }}", path(users)?));
+    }
+    line(&rule(answers));
+    let socket = if folder == Path::new(SYSTEM) { "unix:/run/callgate/admin.sock" } else { "unix:admin.sock" };
+    line(&format!("\n# For callgate status, reload, sessions and freeze.\n[admin]\nlisten = {}", quoted(socket)));
+    Ok(text)
+}
+
+/// Returns the rule for the callers that the app names; nothing if it names none.
+fn rule(answers: &Answers) -> String {
+    let has_admin = answers.pbx.as_ref().is_some_and(|pbx| pbx.admin.is_some());
+    if answers.whoami.is_none() || !has_admin && answers.voximplant_users.is_none() {
+        return "\n# No caller can log in yet: that takes an [[auth]] method and an [[allow]] rule (docs/rules.md)."
+            .to_owned();
+    }
+    let mut rule =
+        "\n# Without a rule no login: these names are claims, which the app's whoami answers with.\n[[allow]]"
+            .to_owned();
+    if has_admin {
+        let _ = write!(rule, "\npbx = {{ domain = \"{{tenant}}\", account = \"{{ext}}\" }}");
+    }
+    if answers.voximplant_users.is_some() {
+        let _ = write!(rule, "\nvoximplant = \"{{vox}}\"");
+    }
+    rule
+}
+
+fn hosts(host: Option<&String>) -> String {
+    host.map(|host| format!("\nhosts = [{}]", quoted(host))).unwrap_or_default()
+}
+
+/// Returns a path that does not depend on the current folder, as a TOML string.
+fn path(path: &Path) -> io::Result<String> {
+    Ok(quoted(&absolute(path)?.display().to_string()))
+}
+
+/// Writes a TOML string. The escapes of JSON are those of TOML (toml.io, v1.0.0, "String").
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
