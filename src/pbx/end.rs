@@ -1,6 +1,5 @@
 //! Tells the PBX which sessions are over: `DELETE /rest/system/session` with the cookie of each, as its own pages do.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use http::header::{self, HeaderValue};
 use http::{Method, Request, StatusCode};
 use tokio::time::timeout;
 
-use super::issued_sessions::{IssuedSession, IssuedSessions, PendingEnd, SessionFilter};
+use super::issued_sessions::{IssuedSession, IssuedSessions, PendingEnd};
 use super::{Error, SESSION, unreachable};
 use crate::config::{NodeIndex, PbxNodes, PerNode};
 use crate::model::session;
@@ -30,7 +29,7 @@ pub(crate) async fn end_sessions(
     nodes: PbxNodes,
     connectors: PerNode<Connector>,
 ) -> Infallible {
-    warn_of_orphans(&sessions, &nodes);
+    sessions.warn_of_orphans(&nodes);
     let of = |session: &IssuedSession| session.login.node_in(&nodes);
     let end_at = async |node: Option<NodeIndex>| -> Infallible {
         let target = node.map(|node| (&connectors[node], nodes[node].timeout));
@@ -42,22 +41,6 @@ pub(crate) async fn end_sessions(
     let at_nodes = join_all(nodes.indexed().map(|(node, _)| end_at(Some(node))));
     // A reload may bring a node back.
     join(end_at(None), at_nodes).await.0
-}
-
-/// Says at which PBX sessions go on that no node of this configuration has opened, and how many.
-fn warn_of_orphans(sessions: &IssuedSessions, nodes: &PbxNodes) {
-    let all = sessions.list(&SessionFilter::All);
-    let mut orphans = BTreeMap::<&str, usize>::new();
-    for session in all.iter().filter(|session| session.login.node_in(nodes).is_none()) {
-        *orphans.entry(session.login.pbx.as_deref().unwrap_or_default()).or_default() += 1;
-    }
-    for (pbx, sessions) in orphans {
-        tracing::warn!(
-            pbx,
-            sessions,
-            "no [[pbx]] has the `url` of a PBX that opened sessions: callgate tells it no end of a session"
-        );
-    }
 }
 
 /// Ends a session at the node that has opened it; `None`: that is no longer configured, and no other PBX shall see its cookie.

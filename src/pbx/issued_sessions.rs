@@ -11,6 +11,7 @@ mod logout_times;
 mod mark_index;
 mod members;
 mod memory;
+mod orphans;
 mod packed;
 mod pending_ends;
 mod recent_ends;
@@ -31,6 +32,7 @@ pub(crate) use self::filter::{LoginFilter, SessionFilter};
 pub(crate) use self::mark_index::MARKS;
 use self::members::MemberSessions;
 use self::memory::SessionMemory;
+use self::orphans::ToldOrphans;
 pub(crate) use self::pending_ends::{PendingEnd, PendingEnds};
 use self::table::{SESSIONS, SessionTable};
 pub(crate) use self::unissued::UnissuedSession;
@@ -62,6 +64,7 @@ pub(crate) struct IssuedSessions {
     orders: EndOrders,
     /// What other members know, and are told.
     members: MemberSessions,
+    orphans: ToldOrphans,
     counts: Arc<SessionCounts>,
 }
 

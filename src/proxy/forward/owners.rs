@@ -37,7 +37,11 @@ impl SessionsAt<'_> {
 
     /// Tells whether this node opened a session.
     fn is_here(&self, session: &IssuedSession) -> bool {
-        session.login.node_in(self.nodes) == Some(self.node)
+        let node = session.login.node_in(self.nodes);
+        if node.is_none() {
+            self.issued.note_orphan(session);
+        }
+        node == Some(self.node)
     }
 
     /// Tells whether another node opened the session with an id.

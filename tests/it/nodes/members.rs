@@ -62,6 +62,26 @@ async fn a_session_of_one_member_is_one_of_its_node_at_another() {
     assert!(!line.contains("account="), "{line}");
 }
 
+/// A session is known by the `url` of its node.
+#[tokio::test]
+async fn a_member_that_writes_a_url_in_another_way_says_so() {
+    let Some(engine) = Engine::start().await else { return };
+    let plan = NodesPlan { south: SHIELD, ..NodesPlan::default() };
+    let (nodes, mut other) = two_members(&engine, plan).await;
+    let south = session(&log_in(&nodes, &nodes.gate, "other.test").await.expect(303));
+    other.canary(&south);
+    let (url, port) = (format!("http://{}", nodes.south.addr), nodes.south.addr.port());
+    let text = other.text.replace(&url, &format!("http://localhost:{port}"));
+    other.reload(&text).await.unwrap();
+    let land = async || {
+        other.get(&format!("/welcome.htm?sessId={south}")).host("other.test").send().await.expect(403);
+        other.events().matches("do all members write that `url` alike?").count()
+    };
+    assert_eq!(land().await, 1, "{}", other.events());
+    assert_eq!(land().await, 1, "it is said once");
+    assert!(other.events().contains(&format!("pbx=\"{url}\"")), "{}", other.events());
+}
+
 #[tokio::test]
 async fn an_end_at_one_member_is_told_to_the_node_of_the_session_once() {
     let Some(engine) = Engine::start().await else { return };
