@@ -54,7 +54,7 @@ impl Block {
 pub fn documents() -> Vec<PathBuf> {
     let mut files: Vec<_> =
         ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md"].map(PathBuf::from).into();
-    let is_text = |path: &PathBuf| path.is_file() && path.extension().is_none_or(|kind| kind != "png");
+    let is_text = |path: &PathBuf| path.is_file() && path.extension().is_some_and(|kind| kind == "md");
     files.extend(fs::read_dir("docs").unwrap().map(|entry| entry.unwrap().path()).filter(is_text));
     files.sort();
     files

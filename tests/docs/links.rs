@@ -25,6 +25,20 @@ fn anchor(heading: &str) -> String {
     kept.replace(' ', "-")
 }
 
+/// `docs/SUMMARY.md` is the table of contents of the book that `mdbook build docs` makes.
+#[test]
+fn the_book_has_each_page_once() {
+    let contents = split(Path::new("docs/SUMMARY.md")).0;
+    let mut listed: Vec<_> = contents.split("](").skip(1).map(|part| part.split(')').next().unwrap()).collect();
+    listed.sort_unstable();
+    let pages = documents().into_iter().chain(recipes());
+    let pages = pages.filter_map(|path| Some(path.strip_prefix("docs").ok()?.to_str()?.to_owned()));
+    let mut pages: Vec<_> = pages.filter(|page| page != "SUMMARY.md").collect();
+    pages.sort_unstable();
+    pages.dedup();
+    assert_eq!(listed, pages);
+}
+
 #[test]
 fn links_lead_somewhere() {
     for path in documents().into_iter().chain(recipes()) {
