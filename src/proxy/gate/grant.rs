@@ -79,6 +79,10 @@ impl Gate {
         let now = Timestamp::now();
         let decide = |requested: &Requested| grant::pbx(&self.config().rules, principal, requested, now);
         let mut decision = decide(requested);
+        if !self.config().pbx.are_several() {
+            // Its one node opens sessions of all of them, or of none.
+            return decision;
+        }
         let Err(GrantError::Choose { among, .. }) = &mut decision.outcome else { return decision };
         let has_node = |grant: &PbxGrant| self.judge_node(grant.role(), wanted, attempt).is_ok();
         let first = among.first().cloned();
