@@ -180,9 +180,9 @@ fn print_usage(unparsed: &clap::Error) -> ExitCode {
 type CommandResult = Result<(), ExitCode>;
 
 /// Loads a configuration, or reports every error in it. Secrets that only callgate's unit or container has may be missing: a
-/// command that needs one looks whether it is there.
+/// command that needs one looks whether it is there. Warnings are for `run` and `check`.
 fn load(path: &Path) -> Result<Config, ExitCode> {
-    accept(config::load_elsewhere(path, &environment))
+    config::load_elsewhere(path, &environment).map_err(|problems| report_problems(&problems))
 }
 
 /// Returns the value of an environment variable, with U+FFFD for what is not UTF-8.

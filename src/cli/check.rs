@@ -15,7 +15,7 @@ use tokio::runtime::{self, LocalOptions};
 use tokio::time::timeout;
 
 use super::unstarted_gate::UnstartedGate;
-use super::{CommandResult, ConfigArgument, EX_CONFIG, load, print_line, print_remark, report_error};
+use super::{CommandResult, ConfigArgument, EX_CONFIG, accept, environment, print_line, print_remark, report_error};
 use crate::auth::{self, Provider};
 use crate::config::{
     self, AppMethodConfig, ChainFlaw, Config, JwtKeySource, Listen, LoginOrigin, MethodKind, OutboundProxy, PbxConfig,
@@ -31,7 +31,7 @@ use crate::upstream::{self, Connector, PassthroughTarget, RequestBody, Upstream,
 pub(super) fn run(config: &ConfigArgument, online: bool) -> CommandResult {
     config.tell();
     let path = config.path();
-    let config = Arc::new(load(path)?);
+    let config = Arc::new(accept(config::load_elsewhere(path, &environment))?);
     for unseen in &config.unseen {
         print_remark(&format_args!("warning: {}", unseen.problem));
     }
