@@ -6,6 +6,7 @@ mod certs;
 mod check;
 mod config_file;
 mod demo;
+mod dump;
 mod explain;
 mod freeze;
 mod hash;
@@ -123,6 +124,11 @@ enum Command {
     Limits(limits::LimitsCommand),
     /// Print the version
     Version(version::Arguments),
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(dump::ConfigCommand),
+    /// Print the JSON Schema of proxy.toml, by which editors complete and check it
+    Schema,
     /// Print the script that lets a shell complete the commands
     Completions(manual::CompletionsArguments),
     /// Write the pages for `man` into a folder
@@ -159,6 +165,8 @@ pub fn main() -> ExitCode {
         Command::Link(arguments) => link::run(&arguments),
         Command::Keys(command) => keys::run(&command),
         Command::Limits(command) => limits::run(&command),
+        Command::Config(command) => dump::run(&command),
+        Command::Schema => print_line(&format_args!("{:#}", config::schema())),
         Command::Version(arguments) => version::run(&arguments),
         Command::Completions(arguments) => manual::completions(&arguments),
         Command::Man(arguments) => manual::man(&arguments),

@@ -5,9 +5,11 @@ mod check;
 mod document;
 mod encoding;
 mod files;
+pub mod keys;
 mod outbound_proxy;
 mod permissions;
 pub mod problem;
+mod schema;
 mod source;
 pub mod types;
 
@@ -18,4 +20,5 @@ pub use self::files::{FileSnapshot, FileWatch, can_write};
 pub use self::outbound_proxy::OutboundProxy;
 pub use self::permissions::exposed_secret;
 pub use self::problem::{Problem, Problems, UnseenSecret};
+pub use self::schema::{schema, written_value};
 pub use self::types::*;

@@ -17,6 +17,7 @@ mod openmetrics;
 mod programs;
 mod recipes;
 mod rules;
+mod schema;
 mod scripts;
 mod tables;
 mod transcripts;

@@ -125,6 +125,7 @@ mod operate {
     pub mod check;
     pub mod command_output;
     pub mod commands;
+    pub mod config_dump;
     pub mod config_file;
     pub mod core_dumps;
     pub mod demo;

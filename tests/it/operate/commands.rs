@@ -46,6 +46,8 @@ async fn every_command_explains_itself() {
         (&["check", "--help"], "--online"),
         (&["explain", "--help"], "--running"),
         (&["hash", "--help"], "--generate"),
+        (&["config", "dump", "--help"], "--json"),
+        (&["schema"], "json-schema.org/draft-07"),
         (&["reload", "--help"], "Exit code 78"),
         (&["status", "--help"], "--json"),
         (&["validate", "--help"], "--online"),
