@@ -136,7 +136,11 @@ async fn try_all(config: &Config) -> Vec<String> {
         problems.extend(try_target(passthrough).await);
     }
     if let Some(shared) = &config.shared {
-        problems.extend(engine::report(shared).await);
+        if config.unseen.iter().any(|unseen| unseen.path.starts_with("shared.")) {
+            print_fact(&"shared: a secret for the engine cannot be seen here, so the engine was not asked");
+        } else {
+            problems.extend(engine::report(shared).await);
+        }
     }
     for method in &config.methods {
         problems.extend(try_keys(method).await);

@@ -108,3 +108,14 @@ async fn a_freeze_waits_for_the_gate_that_sees_the_access_to_voximplant() {
     assert_eq!(text(&frozen.stdout), "user alice is frozen until it is thawed\n");
     assert!(stderr(&frozen).contains("only the gate can see the access to Voximplant's users"), "{}", stderr(&frozen));
 }
+
+#[tokio::test]
+async fn an_online_check_does_not_try_what_needs_an_unseen_secret() {
+    let shared = "[shared]\nurl = \"redis://127.0.0.1:4\"\npassword = { env = \"CALLGATE_TEST_ENGINE\" }\nkeys = \"ring.keys\"\n";
+    let folder = folder(&format!("{TEXT}{shared}"));
+    secret(&folder.dir, "ring.keys", "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=");
+    let checked = run(folder.command(&["check", "--online"])).await;
+    let told = text(&checked.stdout);
+    assert!(told.contains("shared: a secret for the engine cannot be seen here"), "{told}{}", stderr(&checked));
+    assert!(!stderr(&checked).contains("shared: "), "{}", stderr(&checked));
+}
