@@ -387,6 +387,7 @@ impl AccessLine {
             reason: None,
             caller: AccessCaller::default(),
             shadow: LimitSet::default(),
+            fields: logs.client_fields(request.headers()),
         };
         Box::new(Self { facts, logs: Rc::clone(logs) })
     }

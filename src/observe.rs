@@ -4,6 +4,8 @@
 pub mod access;
 pub mod audit;
 mod chained_file;
+pub mod client_fields;
+mod combined;
 pub mod hash_chain;
 pub mod health;
 pub mod heartbeat;
@@ -24,13 +26,15 @@ use std::error::Error;
 use std::io;
 use std::path::Path;
 
+use http::HeaderMap;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use self::client_fields::ClientFields;
 use self::line::LineStyle;
 pub use self::request_id::RequestId;
 use self::sink::{ClosingLog, FlushRequest, Sink};
-use crate::config::{AccessLogTarget, Config, LogFormat, WhenStuck, can_write};
+use crate::config::{AccessFormat, AccessLogTarget, AuditConfig, Config, LogFormat, WhenStuck, can_write};
 
 /// The logs of a configuration. A clone is cheap; each worker has one with buffers of its own ([`Logs::of_worker`]).
 #[derive(Debug, Clone)]
@@ -42,6 +46,8 @@ pub struct Logs {
     /// A syslog daemon that receives a copy of each audit line.
     syslog: Option<Sink>,
     style: LineStyle,
+    /// Whether access lines have the combined format, and not this style.
+    is_combined: bool,
     when_stuck: WhenStuck,
 }
 
@@ -60,7 +66,7 @@ impl Logs {
     /// # Errors
     /// When a file cannot be opened or no thread can be started.
     pub fn open(config: &Config) -> io::Result<Self> {
-        let style = style(config);
+        let style = access_style(config);
         let access = match &config.log.access {
             AccessLogTarget::Off => None,
             AccessLogTarget::Stdout => Some(Sink::stdout(&style)?),
@@ -95,11 +101,13 @@ impl Logs {
         let (audit, audit_style) = match (&config.audit.file, &access) {
             (Some(path), _) if config.audit.chain => (with_name(path, Sink::chain(path, &style))?, style.json()),
             (Some(path), _) => (with_name(path, Sink::file(path, &style.json()))?, style.json()),
-            (None, Some(access)) => (access.clone(), style.clone()),
+            (None, Some(access)) => (access.clone(), access_style(config)),
             (None, None) => (Sink::stdout(&style)?, style.clone()),
         };
         let syslog = config.audit.syslog.clone().map(|to| Sink::syslog(to, &style)).transpose()?;
-        Ok(Self { access, audit, audit_style, syslog, style, when_stuck: config.audit.when_stuck })
+        let is_combined = config.log.access_format == AccessFormat::Combined;
+        let style = access_style(config);
+        Ok(Self { access, audit, audit_style, syslog, style, is_combined, when_stuck: config.audit.when_stuck })
     }
 
     /// Returns a clone for one worker, with buffers of its own.
@@ -117,8 +125,7 @@ impl Logs {
     /// # Errors
     /// When a file cannot be opened or no thread can be started.
     pub fn successor(&self, before: &Config, config: &Config) -> io::Result<Self> {
-        let is_same =
-            (&before.log.access, style(before), &before.audit) == (&config.log.access, style(config), &config.audit);
+        let is_same = LogSettings::of(before) == LogSettings::of(config);
         if is_same { Ok(self.clone()) } else { Self::open(config) }
     }
 
@@ -135,7 +142,8 @@ impl Logs {
         let audit = Sink::file(Path::new("/dev/null"), &format.into())?;
         let when_stuck = WhenStuck::default();
         let style = LineStyle::from(format);
-        Ok(Self { access: None, audit, audit_style: style.clone(), syslog: None, style, when_stuck })
+        let audit_style = style.clone();
+        Ok(Self { access: None, audit, audit_style, syslog: None, style, is_combined: false, when_stuck })
     }
 
     /// Returns whether access lines are written.
@@ -144,17 +152,29 @@ impl Logs {
         self.access.is_some()
     }
 
+    /// Returns the fields of a request that access lines show.
+    #[must_use]
+    pub fn client_fields(&self, headers: &HeaderMap) -> ClientFields {
+        if self.is_combined { ClientFields::of(headers) } else { ClientFields::default() }
+    }
+
     /// Writes an access line. Never waits; counts the line as lost if the queue is full.
     pub fn write_access(&self, exchange: &access::AccessRecord) {
         if let Some(sink) = &self.access {
-            sink.line_with(|bytes| exchange.write(bytes, &self.style, Timestamp::now()));
+            sink.line_with(|bytes| match self.is_combined {
+                true => combined::write(bytes, exchange, Timestamp::now()),
+                false => exchange.write(bytes, &self.style, Timestamp::now()),
+            });
         }
     }
 
     /// Writes the line of a connection that was passed on, as [`Logs::write_access`] does.
     pub fn write_passed_connection(&self, connection: &passed_connection::PassthroughRecord) {
         if let Some(sink) = &self.access {
-            sink.line_with(|bytes| connection.write(bytes, &self.style, Timestamp::now()));
+            sink.line_with(|bytes| match self.is_combined {
+                true => combined::write_passed(bytes, connection, Timestamp::now()),
+                false => connection.write(bytes, &self.style, Timestamp::now()),
+            });
         }
     }
 
@@ -267,6 +287,29 @@ impl Logs {
     fn sinks(&self) -> impl Iterator<Item = &Sink> {
         let access = self.access.iter().filter(|access| !access.is(&self.audit));
         access.chain([&self.audit]).chain(&self.syslog)
+    }
+}
+
+/// The settings of a configuration that logs depend on.
+#[derive(PartialEq, Eq)]
+struct LogSettings<'c> {
+    access: (&'c AccessLogTarget, AccessFormat),
+    style: LineStyle,
+    audit: &'c AuditConfig,
+}
+
+impl<'c> LogSettings<'c> {
+    fn of(config: &'c Config) -> Self {
+        let access = (&config.log.access, config.log.access_format);
+        Self { access, style: style(config), audit: &config.audit }
+    }
+}
+
+/// Returns the style of access lines, and of those among them.
+fn access_style(config: &Config) -> LineStyle {
+    match config.log.access_format {
+        AccessFormat::Lines(format) => LineStyle { format, ..style(config) },
+        AccessFormat::Combined => style(config),
     }
 }
 

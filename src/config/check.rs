@@ -39,7 +39,8 @@ use super::permissions::Exposure;
 use super::problem::{Problem, Problems};
 use super::source::{self, CertificateFallback, ConfigText, Surroundings};
 use super::{
-    AccessLogTarget, Config, FileSnapshot, LastGood, LimitsConfig, Listen, LogConfig, LogFormat, RedirectHttp,
+    AccessFormat, AccessLogTarget, AuditConfig, Config, FileSnapshot, LastGood, LimitsConfig, Listen, LogConfig,
+    LogFormat, RedirectHttp,
 };
 use crate::model::limit_set::{LIMITS, LimitSet};
 use crate::model::member_name::MemberName;
@@ -298,6 +299,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     let pages = root.section("pages", |table| Some(pages::pages(table, around))).unwrap_or_default();
     let log = root.section("log", |table| Some(log(table, around))).unwrap_or(DEFAULT_LOG);
     let audit = root.section("audit", |table| audit::audit(table, &log.access, around)).unwrap_or_default();
+    check_combined(root, &log, &audit);
     let public: Vec<_> =
         listen.iter().flatten().cloned().chain(redirect_http.map(|redirect| Listen::Tcp(redirect.listen))).collect();
     let admin = root.section("admin", |table| admin::listen(&table.require("listen")?, &public, around.base));
@@ -454,18 +456,42 @@ fn default_limits() -> LimitsConfig {
 
 // === [log] ===
 
-const DEFAULT_LOG: LogConfig =
-    LogConfig { access: AccessLogTarget::Stdout, format: LogFormat::Text, level: Level::INFO };
+const DEFAULT_LOG: LogConfig = LogConfig {
+    access: AccessLogTarget::Stdout,
+    access_format: AccessFormat::Lines(LogFormat::Text),
+    format: LogFormat::Text,
+    level: Level::INFO,
+};
 
 fn log(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> LogConfig {
     let access = table.get("access").and_then(|node| access(&node, around));
+    let access_format = table.get("access_format").and_then(|node| node.choice(&ACCESS_FORMATS));
     let format =
         table.get("format").and_then(|node| node.choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]));
+    let format = format.unwrap_or(DEFAULT_LOG.format);
     let level = table.get("level").and_then(|node| node.choice(&LEVELS));
     LogConfig {
         access: access.unwrap_or(DEFAULT_LOG.access),
-        format: format.unwrap_or(DEFAULT_LOG.format),
+        access_format: access_format.unwrap_or(AccessFormat::Lines(format)),
+        format,
         level: level.unwrap_or(DEFAULT_LOG.level),
+    }
+}
+
+const ACCESS_FORMATS: [(&str, AccessFormat); 3] = [
+    ("text", AccessFormat::Lines(LogFormat::Text)),
+    ("json", AccessFormat::Lines(LogFormat::Json)),
+    ("combined", AccessFormat::Combined),
+];
+
+/// Refuses audit lines among access lines of the combined format, which has no place for them.
+fn check_combined(root: &TomlTable<'_, '_>, log: &LogConfig, audit: &AuditConfig) {
+    let has_lines = log.access != AccessLogTarget::Off;
+    if log.access_format == AccessFormat::Combined && has_lines && audit.file.is_none() {
+        root.refuse::<()>(
+            "`log.access_format`: the combined format has no audit lines",
+            "add `file` to [audit], or take another format",
+        );
     }
 }
 

@@ -384,10 +384,21 @@ pub struct LimitsConfig {
 pub struct LogConfig {
     /// The target of access lines.
     pub access: AccessLogTarget,
+    /// The format of access lines, and of audit lines among them.
+    pub access_format: AccessFormat,
     /// The format of log lines.
     pub format: LogFormat,
     /// The least serious event that is logged to standard error.
     pub level: Level,
+}
+
+/// The format of access lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// That of other lines.
+    Lines(LogFormat),
+    /// The combined format of Apache.
+    Combined,
 }
 
 /// `[audit]`.

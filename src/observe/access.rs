@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{Method, Version};
 use jiff::Timestamp;
 
+use super::client_fields::ClientFields;
 use super::line::{self, FieldValue, LineStyle};
 use super::request_id::RequestId;
 use crate::model::limit_set::LimitSet;
@@ -44,6 +45,8 @@ pub struct AccessRecord {
     pub caller: AccessCaller,
     /// The limits in shadow that would have refused the request.
     pub shadow: LimitSet,
+    /// The fields of the request that only the combined format shows.
+    pub fields: ClientFields,
 }
 
 /// Whom an exchange acts for, as far as callgate knows.
@@ -125,7 +128,7 @@ impl ExchangeEnd {
     }
 }
 
-fn version(version: Version) -> &'static str {
+pub(super) fn version(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 => "0.9",
         Version::HTTP_10 => "1.0",
@@ -162,6 +165,7 @@ mod tests {
             reason: None,
             caller: AccessCaller::default(),
             shadow: LimitSet::default(),
+            fields: ClientFields::default(),
         }
     }
 

@@ -93,6 +93,21 @@ async fn json_lines_say_the_same() {
 }
 
 #[tokio::test]
+async fn combined_lines_have_referer_and_user_agent_and_no_text_leaves_its_place() {
+    let combined = "[log]\naccess_format = \"combined\"\n[audit]\nfile = \"audit.log\"";
+    let stage = Plan { more: combined, ..Plan::default() }.start().await;
+    let request = stage.as_alice("/auth/pbx").header("user-agent", "x\" 200 1 \"y\\");
+    request.header("referer", "https://u:p4ssw0rd@crm.test/?token=t0pp-s3cret&a=1").send().await.expect(303);
+    let line = stage.gate.line(&["GET /auth/pbx"]).await;
+    let (begin, rest) = line.split_once(" [").unwrap();
+    let (_, rest) = rest.split_once("] ").unwrap();
+    assert_eq!(begin, "127.0.0.1 - 40@acme.test");
+    let agent = r#"x\" 200 1 \"y\\"#;
+    assert_eq!(rest, format!("\"GET /auth/pbx HTTP/1.1\" 303 - \"https://crm.test/?token=***&a=1\" \"{agent}\""));
+    assert!(!stage.gate.log().contains("audit") && stage.gate.audit().contains("audit grant"), "{}", stage.gate.log());
+}
+
+#[tokio::test]
 async fn a_mint_that_failed_is_audited_with_its_reason() {
     let stage = Stage::new().await;
     stage.pbx_does(|faults| faults.refuse_after = Some(0));

@@ -167,3 +167,15 @@ fn audit_lines_go_to_known_places() {
         "10:8: `audit.file`: is the file of the access log",
     );
 }
+
+#[test]
+fn the_combined_format_needs_a_file_for_audit_lines() {
+    let combined = "[log]\naccess_format = \"combined\"\n";
+    let log = |more: &str| accepted(&format!("{TOP}{BOTH}{combined}{more}")).log.access_format;
+    assert_eq!(log("[audit]\nfile = \"audit.log\""), AccessFormat::Combined);
+    assert_eq!(log("access = \"off\""), AccessFormat::Combined);
+    check_beside(combined.trim_end(), "1:1: `log.access_format`: the combined format has no audit lines");
+    check_beside("[log]\naccess_format = \"combine\"", "8:17: `log.access_format`: unknown word `combine`");
+    let json = accepted(&format!("{TOP}{BOTH}[log]\nformat = \"json\""));
+    assert_eq!(json.log.access_format, AccessFormat::Lines(LogFormat::Json));
+}
