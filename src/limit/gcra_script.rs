@@ -161,8 +161,11 @@ mod tests {
     #[tokio::test]
     async fn the_engine_counts_as_governor_does() {
         let Some(server) = TestEngine::start() else { return };
-        let (engine, script, mut numbers) =
-            (server.reach().await, script_with_test_clock(include_str!("gcra.lua")), Numbers(7));
+        // Keys expire by the engine's own clock, which runs on while that of the test stands.
+        let expiry = ", 'PX', life[1] * 1000 + math.ceil(life[2] / 1e6)";
+        let lasting = include_str!("gcra.lua").replace(expiry, "");
+        assert_ne!(lasting, include_str!("gcra.lua"));
+        let (engine, script, mut numbers) = (server.reach().await, script_with_test_clock(&lasting), Numbers(7));
         let vectors = [
             "30/min burst 10",
             "10/min",
