@@ -319,6 +319,7 @@ impl Server {
         self.metrics.health.watch(parts);
         self.metrics.watch_keys(self.snapshot().freshness());
         self.metrics.watch_urls(self.snapshot().counted_urls());
+        self.metrics.watch_issued(self.snapshot().acme().report());
         self.metrics.watch_users(self.snapshot().phones().counts());
     }
 

@@ -1,5 +1,5 @@
 //! Floor 2: state that must survive a restart: marks of used credentials, tickets in transit, ended logins, frozen accounts,
-//! stopped phones.
+//! stopped phones, certificates that were issued.
 //!
 //! All state is in memory, where it is looked up. With a state file, each change is also in the file before its caller
 //! continues. One thread writes the file; changes that arrive during a write share the next one. A change that cannot
@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use self::clock::BelievedClock;
 pub use self::file::OpenError;
 pub(crate) use self::tables::EndedLogins;
-use self::tables::{Change, ChangeError, Tables, TakenTicket};
+use self::tables::{Change, ChangeError, StateRecord, Tables, TakenTicket};
 pub use self::tables::{Freeze, SharedFreeze, Suspension};
 use self::writer::StateWriter;
 use crate::model::digest::{Digest, sha256_of};
@@ -304,6 +305,34 @@ impl Store {
     #[must_use]
     pub fn suspensions(&self) -> BTreeMap<String, Suspension> {
         self.shared.tables().suspensions.clone()
+    }
+
+    // === Records ===
+
+    /// Keeps a text under a name, such as a key, in the place of the one before.
+    ///
+    /// # Errors
+    /// When it cannot be stored, or is longer than 64 KiB.
+    pub(crate) async fn keep_record(&self, name: &str, text: Zeroizing<Vec<u8>>) -> Result<(), KeepError> {
+        let change = Change::KeepRecord { name: name.to_owned(), record: StateRecord(text) };
+        self.apply(change).await.map(drop).map_err(KeepError::from)
+    }
+
+    /// Returns the text that is kept under a name.
+    #[must_use]
+    pub(crate) fn record(&self, name: &str) -> Option<Zeroizing<Vec<u8>>> {
+        self.shared.tables().records.get(name).map(|record| record.0.clone())
+    }
+
+    /// Removes the text that is kept under a name; nothing happens if there is none.
+    ///
+    /// # Errors
+    /// When the change cannot be stored.
+    pub(crate) async fn remove_record(&self, name: &str) -> Result<(), KeepError> {
+        match self.apply(Change::RemoveRecord { name: name.to_owned() }).await {
+            Ok(_) | Err(ChangeError::Unknown) => Ok(()),
+            Err(refused) => Err(refused.into()),
+        }
     }
 
     // === Its life ===

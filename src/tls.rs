@@ -3,6 +3,7 @@
 pub mod client;
 pub mod current;
 pub mod dev;
+pub mod issued;
 mod ring_tickets;
 pub mod server;
 

@@ -27,7 +27,7 @@ impl UnstartedGate {
     pub(super) fn build(config: Arc<Config>) -> Result<Self, Box<dyn Error>> {
         // The state file belongs to the running gate, so used links and tokens are unknown here.
         let shared = Arc::new(SharedState::new(&config, Arc::new(Store::in_memory()), &mut ProcessMemory::default())?);
-        let tls = TlsPolicies::new(&config)?;
+        let tls = TlsPolicies::new(&config, &Arc::default())?;
         let logs = Logs::discarding(config.log.format)?;
         let current = Rc::new(CurrentPolicies::new(Arc::clone(&tls)));
         let proxy = Proxy::new(config, current, &shared, logs, None, Tally::default())?;

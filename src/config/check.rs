@@ -236,7 +236,7 @@ fn report_outbound(document: &TomlDocument<'_>, around: &Surroundings<'_>) {
 fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config> {
     let listen = root.require("listen").and_then(|node| listen(node, around));
     let tls_node = root.require("tls");
-    let certificates = tls_node.as_ref().and_then(|node| node.table(|table| tls::certificates(table, around)));
+    let certificates = tls_node.as_ref().and_then(|node| node.table(|table| tls::certificates(table, around, root)));
     let redirect_http = root.get("redirect_http").and_then(|node| redirect_http(&node, listen.as_deref()));
     let workers = root.get("workers").and_then(|node| node.integer(1..=1024)).and_then(NonZeroUsize::new);
     let member = root.get("member").and_then(|node| member(&node));
@@ -277,7 +277,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         listen: listen.as_deref().unwrap_or_default(),
     };
     let passthrough = passthrough::passthrough(&tables(root, "passthrough"), &here);
-    tls::warn_uncovered(tls_node.as_ref(), certificates.as_ref(), &here);
+    tls::check(tls_node.as_ref(), certificates.as_ref(), &here, root);
     let admins: Vec<_> = nodes.iter().filter_map(|(node, _)| node.entry("admin")).collect();
     let own = voximplant.as_ref().and_then(|voximplant| voximplant.application.as_deref());
     let others = voximplant.iter().flat_map(|voximplant| &voximplant.others);
@@ -300,9 +300,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     let log = root.section("log", |table| Some(log(table, around))).unwrap_or(DEFAULT_LOG);
     let audit = root.section("audit", |table| audit::audit(table, &log.access, around)).unwrap_or_default();
     check_combined(root, &log, &audit);
-    let public: Vec<_> =
-        listen.iter().flatten().cloned().chain(redirect_http.map(|redirect| Listen::Tcp(redirect.listen))).collect();
-    let admin = root.section("admin", |table| admin::listen(&table.require("listen")?, &public, around.base));
+    let admin = admin_listener(root, listen.as_deref(), redirect_http, around);
     let state = root.section("state", |table| around.log_file(&table.require("file")?));
     let shared_node = root.get("shared");
     let shared = shared_node.as_ref().and_then(|node| node.table(|table| shared::shared(table, around)));
@@ -310,12 +308,13 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     if state.is_none() && shared_node.is_none() {
         methods.warn_forgetful();
     }
-    let ReadCertificates { usable: certificates, missing: missing_certificates } = certificates?;
+    let ReadCertificates { usable: certificates, missing: missing_certificates, acme } = certificates?;
     Some(Config {
         file: String::new(),
         listen: listen?,
         certificates,
         missing_certificates,
+        acme,
         certificate_problems: around.certificates.problems.take(),
         client_authorities: around.certificates.authorities.take(),
         redirect_http,
@@ -343,6 +342,18 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
 /// Reads the tables of `[[key]]`.
 fn tables<'d, 'i>(root: &TomlTable<'d, 'i>, key: &'static str) -> Vec<TomlNode<'d, 'i>> {
     root.get(key).and_then(|node| node.tables()).unwrap_or_default()
+}
+
+/// Reads the address of the admin listener, which is none of the public ones.
+fn admin_listener(
+    root: &TomlTable<'_, '_>,
+    listen: Option<&[Listen]>,
+    redirect_http: Option<RedirectHttp>,
+    around: &Surroundings<'_>,
+) -> Option<Listen> {
+    let redirect = redirect_http.map(|redirect| Listen::Tcp(redirect.listen));
+    let public: Vec<_> = listen.into_iter().flatten().cloned().chain(redirect).collect();
+    root.section("admin", |table| admin::listen(&table.require("listen")?, &public, around.base))
 }
 
 /// Warns of a machine without a name among several.

@@ -5,11 +5,19 @@ use serde_json::{Map, Value, json};
 use super::keys::{self, KeyRow, KeyTable};
 
 /// The keys of tables that are written in braces, each with its type.
-const SHAPES: [(&str, &[(&str, &str)]); 13] = [
+const SHAPES: [(&str, &[(&str, &str)]); 14] = [
     (
         "tls",
-        &[("cert", "file"), ("key", "file"), ("certificates", "list"), ("client_ca", "file"), ("client_auth", "text")],
+        &[
+            ("cert", "file"),
+            ("key", "file"),
+            ("certificates", "list"),
+            ("client_ca", "file"),
+            ("client_auth", "text"),
+            ("acme", "table"),
+        ],
     ),
+    ("tls.acme", &[("email", "text"), ("names", "list"), ("directory", "URL"), ("ca", "file")]),
     ("tls.certificates", &[("cert", "file"), ("key", "file"), ("client_ca", "file"), ("client_auth", "text")]),
     ("redirect_http", &[("listen", "address"), ("port", "number")]),
     ("pbx.admin", &[("user", "text"), ("password", "secret")]),

@@ -55,6 +55,8 @@ pub struct Config {
     pub certificates: Vec<Certificate>,
     /// The certificates that cannot be read, and were not read before.
     pub missing_certificates: Vec<MissingCertificate>,
+    /// `tls.acme`: the certificates that callgate gets by itself; `None`: all are in files.
+    pub acme: Option<AcmeConfig>,
     /// Why a certificate or a `client_ca` cannot be read. Everything else goes on.
     pub certificate_problems: Vec<Problem>,
     /// The authorities of client certificates, by file.
@@ -104,6 +106,12 @@ impl Config {
     #[must_use]
     pub fn ring(&self) -> Option<&KeyRing> {
         self.shared.as_ref().map(|shared| &shared.keys)
+    }
+
+    /// Tells whether a host has a certificate that callgate gets by itself. `host`: in lower case.
+    #[must_use]
+    pub fn gets_certificate_for(&self, host: &str) -> bool {
+        self.acme.iter().any(|acme| acme.names.iter().any(|name| name == host.trim_end_matches('.')))
     }
 
     /// Returns what stays in use if a certificate or a `client_ca` cannot be read the next time.

@@ -5,6 +5,7 @@
 mod counters;
 mod exposition;
 mod freshness;
+mod issued_report;
 mod labels;
 mod process;
 mod sessions;
@@ -26,6 +27,7 @@ use prometheus_client::registry::Registry;
 use self::counters::{Counter, WorkerCounts};
 use self::exposition::Series;
 pub use self::freshness::Freshness;
+pub use self::issued_report::{IssuedName, IssuedReport};
 use self::labels::Label;
 pub use self::labels::{
     AutoStep, BlockedAttempt, CheckedState, ClientProtocol, ConnectResult, ConnectionUse, CountedMethod,
@@ -65,6 +67,7 @@ pub struct Metrics {
     keys: Mutex<Vec<(String, Arc<Freshness>)>>,
     urls: Mutex<Vec<CountedUrl>>,
     users: Mutex<Arc<UserChanges>>,
+    issued: Mutex<Arc<IssuedReport>>,
     sessions: Mutex<Arc<SessionCounts>>,
     budget: Arc<Budget>,
     /// How many old processes there are, and how many tunnels they have.
@@ -115,6 +118,7 @@ impl Metrics {
             keys: Mutex::default(),
             urls: Mutex::default(),
             users: Mutex::default(),
+            issued: Mutex::default(),
             sessions: Mutex::default(),
             budget: Arc::clone(budget),
             old_processes: Default::default(),
@@ -160,6 +164,17 @@ impl Metrics {
     /// Replaces the counts of changes at Voximplant that are shown.
     pub fn watch_users(&self, users: &Arc<UserChanges>) {
         *lock(&self.users) = Arc::clone(users);
+    }
+
+    /// Replaces the issued certificates that are shown.
+    pub fn watch_issued(&self, issued: &Arc<IssuedReport>) {
+        *lock(&self.issued) = Arc::clone(issued);
+    }
+
+    /// Returns the issued certificates.
+    #[must_use]
+    pub fn issued(&self) -> Arc<IssuedReport> {
+        Arc::clone(&lock(&self.issued))
     }
 
     /// Replaces the counts of sessions that are shown.

@@ -82,7 +82,8 @@ impl Hosts {
         let any = app.is_some_and(|app| app.hosts.is_empty());
         let mut certificates = self.config.certificates.iter();
         !self.are_passed_on(host)
-            && (certificates.any(|one| one.names_host(host) || (any && one.has_wildcard_for(host)))
+            && (self.config.gets_certificate_for(host)
+                || certificates.any(|one| one.names_host(host) || (any && one.has_wildcard_for(host)))
                 || upstreams(&self.config).any(|upstream| upstream.lists(host)))
     }
 

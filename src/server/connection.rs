@@ -133,7 +133,12 @@ async fn hand_shake(
     // Boxed, like everything that an idle connection has no use for.
     let within = Box::pin(timeout_at(due, handshake));
     let failed = match handle.until_evicted(within).await {
-        Some(Ok(Ok((tls, policy)))) => {
+        Some(Ok(Ok(None))) => {
+            tracing::debug!(%client, "answered a challenge of an ACME server");
+            worker.tally.handshake(HandshakeResult::Full, TlsVersion::None);
+            return None;
+        }
+        Some(Ok(Ok(Some((tls, policy))))) => {
             worker.tally.handshake(handshake_kind(tls.get_ref().1), tls.get_ref().1.protocol_version().into());
             return Some((tls, policy));
         }
@@ -151,14 +156,21 @@ async fn hand_shake(
     None
 }
 
-/// Makes the handshake under the policy of the name that the client asks for.
-async fn accept_tls(stream: ClientStream, tls: &Arc<TlsPolicies>) -> io::Result<(TlsStream<ClientStream>, TlsPolicy)> {
+/// Makes the handshake under the policy of the name that the client asks for; `None`: it was a challenge of an ACME server.
+async fn accept_tls(
+    stream: ClientStream,
+    tls: &Arc<TlsPolicies>,
+) -> io::Result<Option<(TlsStream<ClientStream>, TlsPolicy)>> {
     if let Some(policy) = tls.only() {
-        return Ok((TlsAcceptor::from(policy.config()).accept(stream).await?, policy));
+        return Ok(Some((TlsAcceptor::from(policy.config()).accept(stream).await?, policy)));
     }
     let start = LazyConfigAcceptor::new(ClientHelloAcceptor::default(), stream).await?;
+    if let Some(challenge) = tls.challenge(&start.client_hello()) {
+        start.into_stream(challenge).await?.shutdown().await?;
+        return Ok(None);
+    }
     match tls.policy(start.client_hello().server_name()) {
-        Some(policy) => Ok((start.into_stream(policy.config()).await?, policy)),
+        Some(policy) => Ok(Some((start.into_stream(policy.config()).await?, policy))),
         None => Err(refuse_name(start.io).await),
     }
 }
@@ -169,7 +181,7 @@ async fn refuse_name(mut stream: ClientStream) -> io::Error {
         stream.write_all(&UNRECOGNIZED_NAME).await?;
         stream.shutdown().await
     };
-    told.await.err().unwrap_or_else(|| io::Error::other("the certificate of this name cannot be read"))
+    told.await.err().unwrap_or_else(|| io::Error::other("there is no certificate for this name now"))
 }
 
 /// A fatal alert `unrecognized_name` (RFC 6066 §3), in a record of its own.

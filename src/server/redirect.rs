@@ -1,4 +1,4 @@
-//! `redirect_http`: every request over plain HTTP is redirected to HTTPS.
+//! `redirect_http`: every request over plain HTTP is redirected to HTTPS, but for the challenges of an ACME server.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,6 +20,7 @@ use super::client_io::ClientStream;
 use super::worker::{HttpsPort, Worker};
 use crate::message::framing;
 use crate::message::target;
+use crate::tls::issued::IssuedCertificates;
 
 /// How long a whole connection may take: one request, one answer.
 const LIFE: Duration = Duration::from_secs(10);
@@ -34,6 +35,8 @@ impl HttpsPort {
     }
 }
 
+/// Where ACME servers look for answers (RFC 8555 §8.3).
+const CHALLENGES: &str = "/.well-known/acme-challenge/";
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
 
@@ -49,7 +52,8 @@ async fn answer_one(stream: &mut ClientStream, address: SocketAddr, worker: &Wor
     let admitted = admission::admit(stream, address, &snapshot.config.server, &worker.limits).await;
     let Some(_client) = admitted else { return };
     let https = worker.https_port;
-    let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, https)) });
+    let issued = snapshot.acme().issued();
+    let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, https, issued)) });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
@@ -59,8 +63,15 @@ async fn answer_one(stream: &mut ClientStream, address: SocketAddr, worker: &Wor
     drop(timeout(LIFE, connection).await);
 }
 
-fn answer(request: &Request<Incoming>, https: HttpsPort) -> Response<Empty<Bytes>> {
-    let mut response = Response::new(Empty::new());
+fn answer(request: &Request<Incoming>, https: HttpsPort, issued: &IssuedCertificates) -> Response<Full<Bytes>> {
+    let token = request.uri().path().strip_prefix(CHALLENGES);
+    let mut response = Response::new(Full::default());
+    // A challenge of another client is redirected as well: ACME servers follow (RFC 8555 §8.3).
+    if let Some(answer) = token.and_then(|token| issued.http_answer(token)) {
+        *response.body_mut() = Full::from(answer);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+        return response;
+    }
     match location(request, https).map(HeaderValue::try_from) {
         Some(Ok(location)) => {
             *response.status_mut() = StatusCode::PERMANENT_REDIRECT;

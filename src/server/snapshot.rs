@@ -11,7 +11,8 @@ use super::certificate_alarms;
 use super::control::Chore;
 use super::passthrough::PassthroughRoutes;
 use super::succession::{Predecessors, SuccessionOrder};
-use crate::config::{Config, UpstreamConfig};
+use crate::acme::Acme;
+use crate::config::{CertificateRequest, Config, UpstreamConfig};
 use crate::freeze::Freezes;
 use crate::limit::{LimitReport, LimitUsage};
 use crate::memory::{MemoryWriter, ProcessMemory};
@@ -35,6 +36,7 @@ use crate::voximplant::Phones;
 pub(super) struct Snapshot {
     pub(super) config: Arc<Config>,
     pub(super) tls: Arc<TlsPolicies>,
+    acme: Arc<Acme>,
     pub(super) passthrough: Arc<PassthroughRoutes>,
     shared: Arc<SharedState>,
     logs: Logs,
@@ -72,10 +74,11 @@ impl Snapshot {
         store: Arc<Store>,
         memory: &mut ProcessMemory,
     ) -> Result<Self, StartError> {
-        let tls = TlsPolicies::new(&config)?;
+        let acme = Acme::new(&config, Arc::clone(&store));
+        let tls = TlsPolicies::new(&config, acme.issued())?;
         let shared = Arc::new(SharedState::new(&config, store, memory)?);
         let passthrough = PassthroughRoutes::new(&config.passthrough);
-        Self { config: Arc::new(config), tls, passthrough, shared, logs }.tried()
+        Self { config: Arc::new(config), tls, acme, passthrough, shared, logs }.tried()
     }
 
     /// Builds the successor. Parts whose settings did not change are kept, with their counts and connections.
@@ -88,15 +91,19 @@ impl Snapshot {
         // The keys of the session tickets are in it: with the same certificates, clients go on resuming their sessions.
         let is_same = config.certificates == before.certificates
             && config.missing_certificates == before.missing_certificates
+            && issued_names(&config) == issued_names(before)
             && config.ring() == before.ring();
         let tls = match is_same {
             true => Arc::clone(&self.tls),
-            false => TlsPolicies::new(&config).map_err(StartError::Tls)?,
+            false => TlsPolicies::new(&config, self.acme.issued()).map_err(StartError::Tls)?,
         };
         let shared = Arc::new(self.shared.successor(before, &config).map_err(StartError::Tls)?);
         let logs = self.logs.successor(before, &config)?;
         let passthrough = self.passthrough.successor(&config.passthrough);
-        Ok(Self { config: Arc::new(config), tls, passthrough, shared, logs }.tried()?)
+        let acme = Arc::clone(&self.acme);
+        let next = Self { config: Arc::new(config), tls, acme, passthrough, shared, logs }.tried()?;
+        self.acme.adopt(&next.config);
+        Ok(next)
     }
 
     /// Builds one worker's proxy, which takes over the upstream connections of the one `before`. `tls`: the policies that are
@@ -138,6 +145,11 @@ impl Snapshot {
         self.shared.phones()
     }
 
+    /// Returns the certificates that this process gets by itself.
+    pub(super) const fn acme(&self) -> &Arc<Acme> {
+        &self.acme
+    }
+
     /// Returns the sessions that callgate opened at the PBX.
     pub(super) fn sessions(&self) -> &Arc<IssuedSessions> {
         self.shared.sessions()
@@ -170,7 +182,8 @@ impl Snapshot {
         });
         let of_members = freezes.into_iter().chain(ends.into_iter().flatten());
         let alarms = certificate_alarms::repeat(Arc::clone(&self.config)).boxed();
-        let own = [alarms].into_iter().chain(phones.map(FutureExt::boxed)).chain(of_members);
+        let orders = self.config.acme.clone().map(|acme| Arc::clone(&self.acme).keep_valid(acme).boxed());
+        let own = [alarms].into_iter().chain(orders).chain(phones.map(FutureExt::boxed)).chain(of_members);
         self.shared.chores(&self.config).into_iter().chain(own).collect()
     }
 
@@ -238,6 +251,10 @@ impl Snapshot {
         let (config, logs, mut parts) = (Arc::clone(&self.config), self.logs.clone(), self.shared.parts(&self.config));
         // The other hosts do not need it, and a load balancer must not take this machine out of service for it.
         parts.add_unneeded("certificates", move || certificate_alarms::check(&config));
+        if self.config.acme.is_some() {
+            let acme = Arc::clone(&self.acme);
+            parts.add_unneeded("acme", move || acme.check());
+        }
         let other = self.logs.clone();
         parts.add("log", move || logs.check());
         if !self.passthrough.is_empty() {
@@ -259,6 +276,11 @@ impl Snapshot {
         drop(self.lone_proxy()?);
         Ok(self)
     }
+}
+
+/// Returns the names whose certificates are issued, and what is asked of clients there.
+fn issued_names(config: &Config) -> Option<(&[String], Option<&CertificateRequest>)> {
+    config.acme.as_ref().map(|acme| (&*acme.names, acme.client_auth.as_ref()))
 }
 
 /// Returns the settings that differ and cannot change: those of sockets, threads and the state file, which last as long as the

@@ -14,10 +14,11 @@ use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageBackend as _, StorageError,
     TableDefinition, TableError,
 };
+use zeroize::Zeroizing;
 
 use super::Digest;
 use super::backend::{GiveUpFlag, GuardedBackend};
-use super::tables::{EndedLogins, FileRow, Freeze, SealedTicket, Suspension, Tables};
+use super::tables::{EndedLogins, FileRow, Freeze, SealedTicket, StateRecord, Suspension, Tables};
 use crate::config::can_write;
 
 /// The table that identifies the file: its version and the believed time.
@@ -35,6 +36,9 @@ const FREEZES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("freezes"
 const ENDED: TableDefinition<'_, &Digest, (i64, i64)> = TableDefinition::new("ended logins");
 /// Files of the first release lack this table.
 const SUSPENSIONS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("suspensions");
+
+/// Files of earlier versions lack this table.
+const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 
 /// The permission bits of group and others.
 const OTHERS: u32 = 0o077;
@@ -322,6 +326,17 @@ fn read(database: &Database) -> Result<Option<FileContents>, redb::Error> {
         Err(TableError::TableDoesNotExist(_)) => {}
         Err(error) => return Err(error.into()),
     }
+    match transaction.open_table(RECORDS) {
+        Ok(records) => {
+            for row in records.iter()? {
+                let (name, record) = row?;
+                let record = StateRecord(Zeroizing::new(record.value().to_owned()));
+                tables.records.insert(name.value().to_owned(), record);
+            }
+        }
+        Err(TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
     let told = told.map(|told| i64::try_from(told).map_err(|_| wrong("a time")).and_then(time)).transpose()?;
     Ok(Some(FileContents { tables, time: told }))
 }
@@ -343,6 +358,7 @@ fn write(database: &Database, rows: &[FileRow]) -> Result<(), redb::Error> {
         let mut freezes = transaction.open_table(FREEZES)?;
         let mut ended = transaction.open_table(ENDED)?;
         let mut suspensions = transaction.open_table(SUSPENSIONS)?;
+        let mut records = transaction.open_table(RECORDS)?;
         for row in rows {
             match row {
                 FileRow::Mark(key, Some(until)) => drop(marks.insert(key, until.as_millisecond())?),
@@ -365,6 +381,8 @@ fn write(database: &Database, rows: &[FileRow]) -> Result<(), redb::Error> {
                     drop(suspensions.insert(user.as_str(), suspension.as_slice())?);
                 }
                 FileRow::Suspension(user, None) => drop(suspensions.remove(user.as_str())?),
+                FileRow::Record(name, Some(record)) => drop(records.insert(name.as_str(), record.0.as_slice())?),
+                FileRow::Record(name, None) => drop(records.remove(name.as_str())?),
                 // A time before 1970 is not stored.
                 FileRow::Time(now) => {
                     drop(about.insert(TIME, u64::try_from(now.as_millisecond()).unwrap_or_default())?)

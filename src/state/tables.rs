@@ -1,10 +1,12 @@
 //! The tables of the store and the rules of their changes. No file, no clock.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use super::Digest;
 use crate::model::freeze_target::FreezeMeans;
@@ -19,6 +21,10 @@ const FREEZES: usize = 10_000;
 const ENDED: usize = 100_000;
 /// How many phones may be stopped.
 const SUSPENSIONS: usize = 20_000;
+/// How many records there may be.
+const RECORDS: usize = 10_000;
+/// The longest record, in bytes.
+const MAX_RECORD: usize = 64 << 10;
 /// How long a mark is kept beyond its time: a clock that is set back by less makes no credential usable again.
 const LONGER: SignedDuration = SignedDuration::from_mins(10);
 
@@ -68,6 +74,18 @@ pub(super) struct Tables {
     pub(super) ended: HashMap<Digest, EndedLogins>,
     /// By user and application: `ann@myapp.myaccount`.
     pub(super) suspensions: BTreeMap<String, Suspension>,
+    /// By a name.
+    pub(super) records: BTreeMap<String, StateRecord>,
+}
+
+/// A text that is kept under a name, such as a key. It does not print.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct StateRecord(pub(super) Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for StateRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
 }
 
 /// Logins that have ended before their time: those that began at `at` or before.
@@ -96,6 +114,8 @@ pub(super) enum Change {
     EndLogins { key: Digest, ended: EndedLogins },
     Suspend { user: String, suspension: Suspension },
     EndSuspension { user: String },
+    KeepRecord { name: String, record: StateRecord },
+    RemoveRecord { name: String },
     Sweep,
 }
 
@@ -119,6 +139,7 @@ pub(super) enum FileRow {
     Freeze(String, Option<Freeze>),
     Ended(Digest, Option<EndedLogins>),
     Suspension(String, Option<Suspension>),
+    Record(String, Option<StateRecord>),
     /// The last believed time.
     Time(Timestamp),
 }
@@ -193,6 +214,18 @@ impl Tables {
                 self.suspensions.remove(&user).ok_or(ChangeError::Unknown)?;
                 Ok((None, vec![FileRow::Suspension(user, None)]))
             }
+            Change::KeepRecord { name, record } => {
+                let is_full = self.records.len() >= RECORDS && !self.records.contains_key(&name);
+                if is_full || record.0.len() > MAX_RECORD {
+                    return Err(ChangeError::Full);
+                }
+                self.records.insert(name.clone(), record.clone());
+                Ok((None, vec![FileRow::Record(name, Some(record))]))
+            }
+            Change::RemoveRecord { name } => {
+                self.records.remove(&name).ok_or(ChangeError::Unknown)?;
+                Ok((None, vec![FileRow::Record(name, None)]))
+            }
             Change::Sweep => {
                 let freezes = self.sweep_freezes(|freeze| freeze.is_forgotten(now));
                 let rows = [self.sweep_marks(now), self.sweep_tickets(now), freezes, self.sweep_ended(now)];
@@ -204,7 +237,8 @@ impl Tables {
     /// Returns whether all tables are empty.
     pub(super) fn is_empty(&self) -> bool {
         let (marks, tickets, freezes) = (self.marks.is_empty(), self.tickets.is_empty(), self.freezes.is_empty());
-        marks && tickets && freezes && self.ended.is_empty() && self.suspensions.is_empty()
+        let others = self.ended.is_empty() && self.suspensions.is_empty() && self.records.is_empty();
+        marks && tickets && freezes && others
     }
 
     /// Adds the rows of a file that are missing here, and returns the rows that the file lacks. A ticket that only the
@@ -225,6 +259,11 @@ impl Tables {
         rows.extend(ended.map(|(key, ended)| FileRow::Ended(*key, Some(*ended))));
         let suspended = self.suspensions.iter().filter(|(user, ours)| found.suspensions.get(*user) != Some(ours));
         rows.extend(suspended.map(|(user, suspension)| FileRow::Suspension(user.clone(), Some(*suspension))));
+        let records = self.records.iter().filter(|(name, ours)| found.records.get(*name) != Some(ours));
+        rows.extend(records.map(|(name, record)| FileRow::Record(name.clone(), Some(record.clone()))));
+        for (name, record) in found.records {
+            self.records.entry(name).or_insert(record);
+        }
         for (key, until) in found.marks {
             self.marks.entry(key).or_insert(until);
         }

@@ -10,6 +10,7 @@ use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, WebPkiCli
 use rustls::sign::CertifiedKey;
 use rustls::{OtherError, ServerConfig, SignatureScheme};
 
+use super::issued::{ACME_TLS, IssuedCertificates};
 use super::ring_tickets::RingTickets;
 use crate::config::{Certificate, CertificateRequest, Config, MissingCertificate};
 use crate::model::digest::{Digest, sha256_of};
@@ -76,14 +77,14 @@ pub enum HostCoverage {
 
 impl TlsPolicies {
     /// Builds the policies of the certificates of a configuration, also of those that cannot be read: no other policy may
-    /// take their place. With a ring, tickets are under the keys that all members share.
+    /// take their place. Those of `tls.acme` are among the issued ones. With a ring, tickets are under the keys that all members share.
     ///
     /// # Errors
     /// When a key cannot be used or does not belong to its certificate, or a `client_ca` cannot sign certificates.
-    pub fn new(config: &Config) -> Result<Arc<Self>, rustls::Error> {
+    pub fn new(config: &Config, issued: &Arc<IssuedCertificates>) -> Result<Arc<Self>, rustls::Error> {
         let ring = config.ring();
         let mut client_auths: Vec<Option<&CertificateRequest>> = Vec::new();
-        let mut resolver = CertificateResolver::default();
+        let mut resolver = CertificateResolver { issued: Arc::clone(issued), ..CertificateResolver::default() };
         for certificate in &config.certificates {
             let policy = position(&mut client_auths, certificate.client_auth.as_ref());
             resolver.add(certificate, policy)?;
@@ -92,18 +93,30 @@ impl TlsPolicies {
             let policy = position(&mut client_auths, missing.client_auth.as_ref());
             resolver.add_missing(missing, policy);
         }
+        if let Some(acme) = &config.acme {
+            let policy = position(&mut client_auths, acme.client_auth.as_ref());
+            resolver.add_issued(&acme.names, policy);
+        }
         let resolver = Arc::new(resolver);
         let policies = client_auths.into_iter().map(|auth| PolicySettings::new(&resolver, auth, ring));
         let policies = policies.collect::<Result<_, _>>()?;
         Ok(Arc::new(Self { certificates: resolver, policies }))
     }
 
-    /// Returns the only policy, if there is one only and no certificate is missing. Then the name that the client asks for
+    /// Returns the only policy, if there is one only and all certificates are there. Then the name that the client asks for
     /// does not matter.
     #[must_use]
     pub fn only(self: &Arc<Self>) -> Option<TlsPolicy> {
         (self.policies.len() == 1 && !self.certificates.lacks_any)
             .then(|| TlsPolicy { all: Arc::clone(self), index: 0 })
+    }
+
+    /// Returns the handshake that answers a challenge of an ACME server, if the client asks for nothing else (RFC 8737 §3).
+    #[must_use]
+    pub fn challenge(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
+        let mut protocols = hello.alpn()?;
+        let is_challenge = protocols.next() == Some(ACME_TLS) && protocols.next().is_none();
+        self.certificates.issued.tls_answer(hello.server_name().filter(|_| is_challenge)?)
     }
 
     /// Returns the policy of the certificate that answers a name (SNI); `None`: that certificate is missing, so the handshake
@@ -259,10 +272,12 @@ struct CertificateResolver {
     /// The certificates of each name, in the order of the configuration. Several may differ in the kind of key, since
     /// not every client knows every kind.
     names: HashMap<String, Vec<NamedCertificate>>,
-    /// All certificates that can be shown. The first answers clients that ask for no name, or for a name that no
-    /// certificate has.
+    /// All certificates that can be shown now or later. The first that can answers clients that ask for no name, or for a
+    /// name that no certificate has.
     all: Vec<NamedCertificate>,
-    /// Whether a certificate is missing.
+    /// The certificates that were issued to this gate.
+    issued: Arc<IssuedCertificates>,
+    /// Whether a certificate is missing, or may be for a while.
     lacks_any: bool,
     /// Whether a certificate is missing whose names are unknown. A name that no certificate has may be one of them, so it
     /// is refused.
@@ -271,32 +286,50 @@ struct CertificateResolver {
 
 #[derive(Debug, Clone)]
 struct NamedCertificate {
-    /// The certificate with its key; `None`: it is missing.
-    key: Option<Arc<CertifiedKey>>,
+    source: CertificateSource,
     /// The names in the certificate, sorted.
     names: Arc<[String]>,
     policy: usize,
+}
+
+/// The certificate behind a name.
+#[derive(Debug, Clone)]
+enum CertificateSource {
+    /// It was read from a file.
+    Read(Arc<CertifiedKey>),
+    /// The one that was issued for this name, if it was yet.
+    Issued(String),
+    /// It cannot be read.
+    Missing,
 }
 
 impl CertificateResolver {
     fn add(&mut self, certificate: &Certificate, policy: usize) -> Result<(), rustls::Error> {
         let key = certificate.key.clone_key();
         let key = CertifiedKey::from_der(certificate.chain.clone(), key, &super::provider())?;
-        let named = self.add_names(&certificate.names, Some(Arc::new(key)), policy);
+        let named = self.add_names(&certificate.names, CertificateSource::Read(Arc::new(key)), policy);
         self.all.push(named);
         Ok(())
     }
 
     fn add_missing(&mut self, missing: &MissingCertificate, policy: usize) {
-        self.add_names(&missing.names, None, policy);
+        self.add_names(&missing.names, CertificateSource::Missing, policy);
         self.lacks_any = true;
         self.lacks_names |= missing.names.is_empty();
     }
 
-    fn add_names(&mut self, names: &[String], key: Option<Arc<CertifiedKey>>, policy: usize) -> NamedCertificate {
+    fn add_issued(&mut self, names: &[String], policy: usize) {
+        for name in names {
+            let named = self.add_names(std::slice::from_ref(name), CertificateSource::Issued(name.clone()), policy);
+            self.all.push(named);
+        }
+        self.lacks_any = true;
+    }
+
+    fn add_names(&mut self, names: &[String], source: CertificateSource, policy: usize) -> NamedCertificate {
         let mut sorted: Vec<_> = names.iter().map(|name| normalize(name)).collect();
         sorted.sort_unstable();
-        let named = NamedCertificate { key, names: sorted.into(), policy };
+        let named = NamedCertificate { source, names: sorted.into(), policy };
         for name in names {
             self.names.entry(normalize(name)).or_default().push(named.clone());
         }
@@ -319,11 +352,22 @@ impl CertificateResolver {
     /// Returns the certificate that answers a name (SNI); `None`: it is missing. In its place answers another one of the
     /// name, if it asks the same of clients.
     fn answering(&self, name: Option<&str>) -> Option<&NamedCertificate> {
-        let Some(name) = name else { return self.all.first() };
+        let is_there = |named: &&NamedCertificate| self.key(named).is_some();
+        let first = || self.all.iter().find(is_there);
+        let Some(name) = name else { return first() };
         match self.find(name) {
-            Some(first) => self.having(name).find(|named| named.key.is_some() && named.policy == first.policy),
+            Some(found) => self.having(name).filter(|named| named.policy == found.policy).find(is_there),
             None if self.lacks_names => None,
-            None => self.all.first(),
+            None => first(),
+        }
+    }
+
+    /// Returns a certificate with its key, if it is there.
+    fn key(&self, named: &NamedCertificate) -> Option<Arc<CertifiedKey>> {
+        match &named.source {
+            CertificateSource::Read(key) => Some(Arc::clone(key)),
+            CertificateSource::Issued(name) => self.issued.key(name),
+            CertificateSource::Missing => None,
         }
     }
 
@@ -331,9 +375,8 @@ impl CertificateResolver {
     /// kind never changes the policy.
     fn answering_in(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&NamedCertificate> {
         let first = self.answering(name)?;
-        let is_known = |key: &Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
-        let alike =
-            |named: &&NamedCertificate| named.policy == first.policy && named.key.as_ref().is_some_and(is_known);
+        let is_known = |key: Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
+        let alike = |named: &&NamedCertificate| named.policy == first.policy && self.key(named).is_some_and(is_known);
         let known = name.into_iter().flat_map(|name| self.having(name)).find(alike);
         let of_same_names = || self.all.iter().filter(|named| named.names == first.names).find(alike);
         Some(known.or_else(of_same_names).unwrap_or(first))
@@ -348,7 +391,7 @@ fn normalize(name: &str) -> String {
 impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = self.answering_in(hello.server_name(), hello.signature_schemes());
-        named.and_then(|named| named.key.clone())
+        named.and_then(|named| self.key(named))
     }
 }
 

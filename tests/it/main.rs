@@ -45,6 +45,7 @@ mod kit {
     #[allow(dead_code, reason = "tests/docs uses the rest")]
     pub mod openmetrics;
     pub mod outbound_proxy;
+    pub mod pebble;
     pub mod program;
     pub mod programs;
     #[path = "../../../src/demo/client.rs"]
@@ -119,6 +120,7 @@ mod nodes {
 
 /// Commands, configuration, logs, the admin listener, and the life of the process.
 mod operate {
+    pub mod acme;
     pub mod admin;
     pub mod audit;
     pub mod certificates;

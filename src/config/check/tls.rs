@@ -1,5 +1,6 @@
 //! `tls`: certificates with their keys, and the CAs of `ca` and `client_ca`.
 
+mod acme;
 pub(super) mod chain_flaw;
 mod file_content;
 mod leaf;
@@ -15,7 +16,7 @@ use super::passthrough::ServedHere;
 use super::values::each;
 use crate::config::document::{TomlNode, TomlTable};
 use crate::config::source::Surroundings;
-use crate::config::{Certificate, CertificateRequest, HostPattern, MissingCertificate};
+use crate::config::{AcmeConfig, Certificate, CertificateRequest, HostPattern, MissingCertificate};
 
 /// Whether each client must show a certificate, by the words of `client_auth`.
 const CLIENT_AUTH: [(&str, bool); 2] = [("required", false), ("optional", true)];
@@ -28,13 +29,16 @@ pub(super) struct ReadCertificates {
     pub(super) usable: Vec<Certificate>,
     /// Those that cannot be read, and were not read before.
     pub(super) missing: Vec<MissingCertificate>,
+    /// Those that callgate gets by itself.
+    pub(super) acme: Option<AcmeConfig>,
 }
 
 impl ReadCertificates {
     /// Returns what is asked of clients on the names of each certificate, also of a missing one.
     fn client_auths(&self) -> impl Iterator<Item = Option<&CertificateRequest>> {
         let usable = self.usable.iter().map(|one| one.client_auth.as_ref());
-        usable.chain(self.missing.iter().map(|one| one.client_auth.as_ref()))
+        let missing = self.missing.iter().map(|one| one.client_auth.as_ref());
+        usable.chain(missing).chain(self.acme.iter().map(|acme| acme.client_auth.as_ref()))
     }
 
     /// Returns the client certificates that are asked for.
@@ -61,12 +65,24 @@ impl ReadCertificates {
     }
 }
 
-/// Reads `{ cert, key }` or `{ certificates = [ { cert, key }, … ] }`. A certificate that cannot be read is only noted,
+/// Reads `{ cert, key }` or `{ certificates = [ { cert, key }, … ] }`, and `acme`, which may stand alone. A certificate that cannot be read is only noted,
 /// unless there is no other, or names could be opened that ask for client certificates.
-pub(super) fn certificates(table: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<ReadCertificates> {
-    let mut read = ReadCertificates { usable: Vec::new(), missing: Vec::new() };
+pub(super) fn certificates(
+    table: &TomlTable<'_, '_>,
+    around: &Surroundings<'_>,
+    root: &TomlTable<'_, '_>,
+) -> Option<ReadCertificates> {
+    let has_http = root.get("redirect_http").is_some();
+    let acme = table.get("acme").map(|node| acme(&node, table, around, has_http));
+    let files = if acme.is_some() && FILES.iter().all(|key| table.get(key).is_none()) {
+        Some(Vec::new())
+    } else {
+        entries(table, around)
+    };
+    let acme = acme.map_or(Some(None), |acme| acme.map(Some));
+    let mut read = ReadCertificates { usable: Vec::new(), missing: Vec::new(), acme: acme? };
     let mut problems = Vec::new();
-    for (entry, client_auth) in entries(table, around)? {
+    for (entry, client_auth) in files? {
         match entry {
             CertificateEntry::Usable(certificate) => {
                 read.usable.push(Certificate { client_auth, ..*certificate });
@@ -83,11 +99,34 @@ pub(super) fn certificates(table: &TomlTable<'_, '_>, around: &Surroundings<'_>)
             "give both the same, or take the name out of one: only the first would count for it",
         );
     }
-    if read.usable.is_empty() || read.hides_client_auth() {
+    if read.usable.is_empty() && read.acme.is_none() || read.hides_client_auth() {
         return table.report(problems);
+    }
+    if let (Some(acme), Some(node)) = (&mut read.acme, table.get("acme")) {
+        acme::leave_out_covered(&node, acme, &read.usable);
     }
     around.certificates.note(problems, "until that is corrected, handshakes for its names are refused");
     Some(read)
+}
+
+/// The keys of certificates in files.
+const FILES: [&str; 3] = ["cert", "key", "certificates"];
+
+/// Reads `acme`. Its names ask the same of clients as the table says for all certificates.
+fn acme(
+    node: &TomlNode<'_, '_>,
+    tls: &TomlTable<'_, '_>,
+    around: &Surroundings<'_>,
+    has_http: bool,
+) -> Option<AcmeConfig> {
+    // Beside files, the reader of these reports what is wrong with `client_ca`.
+    let client_auth = node.apart(|| client_auth(tls, around));
+    let acme = node.table(|table| acme::read(table, around, has_http));
+    match client_auth {
+        Ok(client_auth) => Some(AcmeConfig { client_auth, ..acme? }),
+        Err(problems) if FILES.iter().all(|key| tls.get(key).is_none()) => node.report(problems),
+        Err(_) => None,
+    }
 }
 
 /// Reads each certificate, with what it asks of clients.
@@ -167,20 +206,32 @@ pub(super) fn client_authorities(
     Some(ca)
 }
 
-/// Warns of hosts that are served here and that no certificate covers.
-pub(super) fn warn_uncovered(
+/// Checks the certificates against the rest of the configuration.
+pub(super) fn check(
     tls: Option<&TomlNode<'_, '_>>,
     certificates: Option<&ReadCertificates>,
     here: &ServedHere<'_>,
+    root: &TomlTable<'_, '_>,
 ) {
     let (Some(tls), Some(certificates)) = (tls, certificates) else { return };
+    if let (Some(acme), Some(node)) = (&certificates.acme, tls.entry("acme")) {
+        acme::check(&node, acme, here.listen, root);
+    }
+    warn_uncovered(tls, certificates, here);
+}
+
+/// Warns of hosts that are served here and that no certificate covers.
+fn warn_uncovered(tls: &TomlNode<'_, '_>, certificates: &ReadCertificates, here: &ServedHere<'_>) {
     // A missing certificate may cover them.
     if !certificates.missing.is_empty() {
         return;
     }
     let upstreams = here.app.into_iter().chain(here.pbx.iter().map(|pbx| &pbx.upstream));
     let is_covered = |host: &HostPattern| match host {
-        HostPattern::Exact(name) => certificates.usable.iter().any(|one| one.covers(name)),
+        HostPattern::Exact(name) => {
+            let is_ordered = certificates.acme.iter().any(|acme| acme.names.contains(name));
+            is_ordered || certificates.usable.iter().any(|one| one.covers(name))
+        }
         HostPattern::Below(suffix) => certificates.usable.iter().any(|one| one.names_host(&format!("*{suffix}"))),
     };
     let mut hosts: Vec<_> = upstreams.flat_map(|upstream| &upstream.hosts).filter(|host| !is_covered(host)).collect();

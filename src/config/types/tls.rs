@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::config::OutboundProxy;
 use crate::config::check::{ChainFlaw, chain_flaw};
 
 /// A certificate chain with its key.
@@ -45,6 +47,25 @@ pub struct MissingCertificate {
     pub names: Vec<String>,
     /// The client certificates that are asked for on its names.
     pub client_auth: Option<CertificateRequest>,
+}
+
+/// `tls.acme`: the certificates that callgate gets from an ACME server (RFC 8555).
+#[derive(Debug, Clone)]
+pub struct AcmeConfig {
+    /// The mail address that the server knows the account by; `None`: the account has none.
+    pub email: Option<String>,
+    /// The host names, in lower case, without those that a certificate of a file covers. Each gets a certificate of its own.
+    pub names: Vec<String>,
+    /// The URL of the server's directory.
+    pub directory: String,
+    /// The authorities that may sign the certificate of the server itself; `None`: the public ones.
+    pub ca: Option<Vec<CertificateDer<'static>>>,
+    /// The client certificates that are asked for on these names.
+    pub client_auth: Option<CertificateRequest>,
+    /// The proxy between callgate and the internet.
+    pub outbound_proxy: Option<Arc<OutboundProxy>>,
+    /// Whether plain HTTP is answered, over which the server can check names (HTTP-01, RFC 8555 §8.3).
+    pub has_http: bool,
 }
 
 /// What was read last of each certificate and each `client_ca`. It stays in use while a file cannot be read.

@@ -145,7 +145,18 @@ impl Metrics {
             let labels = vec![("certificate", index.to_string()), ("name", certificate.name().to_owned())];
             (labels, certificate.not_after.as_second())
         });
-        page.seconds("callgate_certificate_expiry_timestamp", "When a certificate expires.", certificates.collect())?;
+        let issued = self.issued();
+        let names = issued.names();
+        let of_issued = names.iter().filter_map(|one| {
+            let labels = vec![("certificate", "acme".to_owned()), ("name", one.name.clone())];
+            Some((labels, one.not_after?.as_second()))
+        });
+        let ends = certificates.chain(of_issued).collect();
+        page.seconds("callgate_certificate_expiry_timestamp", "When a certificate expires.", ends)?;
+        let orders = FetchResult::ALL.iter().map(|&result| (vec![label(result)], issued.orders(result))).collect();
+        page.counter("callgate_acme_orders", "Orders of certificates at the ACME server.", orders)?;
+        let failing = names.iter().filter(|one| one.is_failing).count() as u64;
+        page.gauge("callgate_acme_failing", "Names whose last order failed.", bare(failing))?;
         let unreadable = bare(loaded.config.certificate_problems.len() as u64);
         page.gauge("callgate_certificate_problems", "Files of certificates that cannot be used.", unreadable)?;
         let lost = loaded.logs.lost().into_iter().map(|(log, lines)| (vec![("log", log.to_owned())], lines));

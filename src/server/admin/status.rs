@@ -10,7 +10,7 @@ use serde_json::Value;
 pub(super) use self::page::status_page;
 use super::AdminContext;
 use super::sessions;
-use crate::config::{Certificate, SharedConfig, UpstreamUrl};
+use crate::config::{Config, SharedConfig, UpstreamUrl};
 use crate::limit::{LimitReport, LimitUsage};
 use crate::observe::health::PartReport;
 use crate::observe::metrics::{ClientProtocol, DurationCounts, LoginTotals, Metrics, Percentiles};
@@ -180,7 +180,7 @@ impl StatusReport {
             tunnels: totals.tunnels,
             old_processes: old.into_iter().map(OldProcessStatus::from).collect(),
             config: ConfigStatus { file: config.file.clone(), loaded: loaded.at },
-            certificates: config.certificates.iter().map(|one| CertificateStatus::of(one, now)).collect(),
+            certificates: CertificateStatus::all(config, metrics, now),
             upstreams: snapshot.upstreams().iter().map(UpstreamStatus::of).collect(),
             limits: snapshot.limits(),
             limit_usage,
@@ -229,12 +229,16 @@ impl From<OldProcess> for OldProcessStatus {
 }
 
 impl CertificateStatus {
-    fn of(certificate: &Certificate, now: Timestamp) -> Self {
-        Self {
-            names: certificate.names.clone(),
-            expires: certificate.not_after,
-            days_left: days_left(certificate.not_after, now),
-        }
+    /// Describes the certificates of files, and those that callgate got by itself.
+    fn all(config: &Config, metrics: &Metrics, now: Timestamp) -> Vec<Self> {
+        let issued = metrics.issued().names().into_iter();
+        let issued = issued.filter_map(|one| Some(Self::of(vec![one.name], one.not_after?, now)));
+        let files = config.certificates.iter().map(|one| Self::of(one.names.clone(), one.not_after, now));
+        files.chain(issued).collect()
+    }
+
+    fn of(names: Vec<String>, expires: Timestamp, now: Timestamp) -> Self {
+        Self { names, expires, days_left: days_left(expires, now) }
     }
 }
 

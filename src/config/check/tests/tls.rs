@@ -425,3 +425,63 @@ fn hosts_without_a_certificate_are_warned_of() {
         ["*.example.com", "x.c.test", "x.y.pbx.example.com"].map(|host| format!("{none} {host}, {end}"))
     );
 }
+
+// === acme ===
+
+fn with_acme(acme: &str, top: &str, rest: &str) -> String {
+    format!("listen = \"[::]:443\"\n{top}tls = {{ {acme} }}\n[app]\nurl = \"http://a\"\n{rest}")
+}
+
+const STATE: &str = "[state]\nfile = \"state/state\"\n";
+
+#[test]
+fn certificates_of_an_acme_server_stand_alone_or_beside_files() {
+    let pair = "cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\"";
+    let config = accepted(&with_acme("acme = { names = [\"Own.example.com.\"] }", "", STATE));
+    let acme = config.acme.unwrap();
+    assert_eq!((config.certificates.len(), acme.names), (0, vec!["own.example.com".to_owned()]));
+    assert_eq!((acme.directory.as_str(), acme.email), ("https://acme-v02.api.letsencrypt.org/directory", None));
+    assert!(config.warnings.is_empty() && !acme.has_http && acme.client_auth.is_none());
+
+    let beside = "acme = { names = [\"own.example.com\", \"www.example.com\", \"x.pbx.example.com\"], \
+        email = \"a@b.test\", directory = \"http://127.0.0.1:1/dir\", ca = \"certs/upstream-ca.pem\" }";
+    let ca = "client_ca = \"certs/client-ca.pem\"";
+    let text = with_acme(&format!("{pair}, {beside}, {ca}"), "redirect_http = \"[::]:80\"\n", STATE);
+    let config = accepted(&text);
+    let acme = config.acme.as_ref().unwrap();
+    assert_eq!(acme.names, ["own.example.com"], "a file's certificate wins");
+    assert_eq!(messages(&config.warnings).len(), 2);
+    assert!(config.warnings[0].message.contains("a certificate of a file covers www.example.com"));
+    assert_eq!(acme.client_auth, config.certificates[0].client_auth);
+    assert!(acme.has_http && acme.ca.is_some() && config.gets_certificate_for("own.example.com"));
+}
+
+#[test]
+fn an_acme_server_must_be_able_to_check_the_names_and_the_account_is_kept() {
+    let warned = accepted(&with_acme("acme = { names = [\"own.example.com\"] }", "", STATE).replace(":443", ":8443"));
+    assert!(warned.warnings[0].message.contains("cannot check the names"), "{:?}", warned.warnings);
+    for (acme, rest, expected) in [
+        (
+            "names = [\"a.b.test\"]",
+            "",
+            "2:16: `tls.acme`: the account and the certificates need a [state] file, or each start would order them again",
+        ),
+        ("email = \"a@b.test\"", STATE, "2:16: `tls.acme.names` is missing"),
+        (
+            "names = [\"*.pbx.test\"]",
+            STATE,
+            "2:27: `tls.acme.names`: a wildcard needs the challenge DNS-01, which callgate does not answer",
+        ),
+        ("names = [\"192.0.2.1\"]", STATE, "2:27: `tls.acme.names`: not a host name with a domain"),
+        ("names = [\"localhost\"]", STATE, "2:27: `tls.acme.names`: not a host name with a domain"),
+        ("names = [\"a.b.test\"], email = \"a\"", STATE, "2:48: `tls.acme.email`: not a mail address"),
+        (
+            "names = [\"a.b.test\"], directory = \"http://ca.test/\"",
+            STATE,
+            "2:52: `tls.acme.directory`: not an https address",
+        ),
+        ("names = [\"a.b.test\"], mail = \"a@b.test\"", STATE, "2:40: unknown key `tls.acme.mail`"),
+    ] {
+        check_text(&with_acme(&format!("acme = {{ {acme} }}"), "", rest), &[expected]);
+    }
+}

@@ -1,0 +1,137 @@
+//! `pebble`, an ACME server for tests, with a name server that finds every name at 127.0.0.1.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use callgate::tls::dev;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::kit::gate::secret;
+use crate::kit::programs::{KillTimer, are_here};
+use crate::kit::stage::until;
+
+/// A running ACME server. It forgets everything when it ends.
+pub struct Pebble {
+    folder: TempDir,
+    ca: String,
+    listen: u16,
+    management: u16,
+    dns: u16,
+    /// The certificates that it issues are valid for so many seconds.
+    pub validity: u64,
+    /// The ports at which it checks names over HTTP and TLS.
+    pub checks: (u16, u16),
+    children: Vec<RunningChild>,
+}
+
+struct RunningChild {
+    child: Child,
+    _watch: KillTimer,
+}
+
+impl RunningChild {
+    fn start(command: &mut Command) -> Self {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        Self { _watch: KillTimer::over(&child), child }
+    }
+}
+
+impl Drop for RunningChild {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Returns a port that is free now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Pebble {
+    /// Prepares a server; nothing where the program is missing. It checks names at ports that are free now.
+    pub fn new() -> Option<Self> {
+        if !are_here(&["pebble", "pebble-challtestsrv"]) {
+            return None;
+        }
+        let folder = TempDir::new().unwrap();
+        let certificate = dev::certificate(&["localhost", "127.0.0.1"]).unwrap();
+        secret(&folder, "cert.pem", &certificate.chain);
+        secret(&folder, "key.pem", &certificate.key);
+        let dns = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Some(Self {
+            folder,
+            ca: certificate.ca,
+            listen: free_port(),
+            management: free_port(),
+            dns,
+            validity: 90 * 24 * 3600,
+            checks: (free_port(), free_port()),
+            children: Vec::new(),
+        })
+    }
+
+    /// Starts the server, and waits until it answers.
+    pub async fn start(&mut self) {
+        let (http, tls) = self.checks;
+        let at = |name: &str| self.folder.path().join(name).display().to_string();
+        let config = serde_json::json!({ "pebble": {
+            "listenAddress": format!("127.0.0.1:{}", self.listen),
+            "managementListenAddress": format!("127.0.0.1:{}", self.management),
+            "certificate": at("cert.pem"),
+            "privateKey": at("key.pem"),
+            "httpPort": http,
+            "tlsPort": tls,
+            "certificateValidityPeriod": self.validity,
+        } });
+        fs::write(self.folder.path().join("pebble.json"), config.to_string()).unwrap();
+        let mut names = Command::new("pebble-challtestsrv");
+        names.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""]);
+        names.args(["-dns01", &format!("127.0.0.1:{}", self.dns)]);
+        names.args(["-management", &format!("127.0.0.1:{}", free_port())]);
+        let mut server = Command::new("pebble");
+        server.args(["-config", &at("pebble.json"), "-dnsserver", &format!("127.0.0.1:{}", self.dns)]);
+        // Some nonces are refused, as a busy server may do.
+        server.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "10");
+        self.children = vec![RunningChild::start(&mut names), RunningChild::start(&mut server)];
+        let address = SocketAddr::from(([127, 0, 0, 1], self.listen));
+        until("pebble listens", || std::net::TcpStream::connect(address).is_ok()).await;
+    }
+
+    /// Ends the server.
+    pub fn stop(&mut self) {
+        self.children.clear();
+    }
+
+    /// Writes the authority of the server's own certificate into a folder, and returns the keys of `acme` for it.
+    pub fn keys(&self, folder: &TempDir) -> String {
+        secret(folder, "acme-ca.pem", &self.ca);
+        format!("directory = \"https://127.0.0.1:{}/dir\", ca = \"acme-ca.pem\"", self.listen)
+    }
+
+    /// Returns the authority that signs what the server issues.
+    pub async fn root(&self) -> CertificateDer<'static> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.ca.as_bytes()).unwrap()).unwrap();
+        let config = rustls::ClientConfig::builder_with_provider(callgate::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let stream = TcpStream::connect(("127.0.0.1", self.management)).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut tls = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        tls.write_all(b"GET /roots/0 HTTP/1.0\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        // The end of the connection is no error where it comes without a notice.
+        let _ = tls.read_to_end(&mut answer).await;
+        CertificateDer::from_pem_slice(&answer).unwrap()
+    }
+}
