@@ -504,14 +504,15 @@ fn accepts(headers: &HeaderMap, kind: &[u8]) -> bool {
     headers.get_all(header::ACCEPT).iter().any(|line| line.as_bytes().windows(kind.len()).any(|window| window == kind))
 }
 
-/// Returns what the sender of a request for `/status` may see. Who may list sessions sees identities; a browser shows them only
-/// in a window of its own, under a name of this machine (`origin`).
+/// Returns what the sender of a request for `/status` may see. Who may list sessions sees identities, under a name of this machine
+/// alone (`origin`): a page that leads its own name here by DNS rebinding has a browser send neither `Origin` nor Fetch metadata,
+/// as a program does. A browser shows them only in a window of its own.
 fn sight(headers: &HeaderMap, may_order: bool, origin: Option<&str>) -> Sight {
     let is = |name: &str, value: &str| headers.get(name).is_some_and(|found| found.as_bytes() == value.as_bytes());
     let is_own = || is("sec-fetch-site", "same-origin") || is("sec-fetch-site", "none");
     let is_window = || is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document");
-    let may_show = !order::is_from_browser(headers) || (origin.is_some() && (is_own() || is_window()));
-    if may_order && may_show { Sight::Identities } else { Sight::Figures }
+    let may_show = !order::is_from_browser(headers) || is_own() || is_window();
+    if may_order && origin.is_some() && may_show { Sight::Identities } else { Sight::Figures }
 }
 
 /// Answers an order that is not carried out.

@@ -148,13 +148,18 @@ async fn identities_are_shown_in_a_window_of_this_machine_alone() {
 async fn behind_a_unix_socket_a_foreign_name_shows_no_identity() {
     let stage = Plan { more: "[admin]\nlisten = \"unix:admin.sock\"", ..Plan::default() }.start().await;
     stage.as_alice("/auth/pbx").send().await.expect(303);
-    let page = |host: &str| stage.gate.tell(&format!("GET /status HTTP/1.1\r\nHost: {host}\r\n{WINDOW}\r\n"));
-    assert!(page("localhost:9443").contains("40@acme.test"));
-    let shown = page("ops.example.com");
-    assert!(
-        status(&shown) == 200 && !shown.contains("40@acme.test") && shown.contains("Only root and the user"),
-        "{shown}"
-    );
+    let page =
+        |host: &str, fields: &str| stage.gate.tell(&format!("GET /status HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n"));
+    assert!(page("localhost:9443", WINDOW).contains("40@acme.test"));
+    // Browsers send no Fetch metadata to a name that is neither HTTPS nor of this machine, and a script sends no `Origin` to its own.
+    for fields in [WINDOW, "Accept: text/html\r\n"] {
+        let shown = page("ops.example.com", fields);
+        assert!(
+            status(&shown) == 200 && !shown.contains("40@acme.test") && shown.contains("Only root and the user"),
+            "{fields}: {shown}"
+        );
+    }
+    assert!(page("localhost", "").contains("40@acme.test") && !page("evil.test:9443", "").contains("40@acme.test"));
 }
 
 #[tokio::test]
