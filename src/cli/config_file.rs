@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +38,7 @@ impl ConfigArgument {
     fn find(&self) -> &'static ConfigFile {
         FOUND.get_or_init(|| match &self.named {
             Some(path) => ConfigFile { path: path.clone(), reason: Reason::Argument },
-            None => search(std::env::var_os(VARIABLE), &PLACES.map(Path::new), exists),
+            None => search(std::env::var_os(VARIABLE), &PLACES.map(Path::new), look),
         })
     }
 }
@@ -74,13 +75,15 @@ enum Reason {
     Usual,
     /// It is the first of the places with a file.
     Later,
+    /// It is the second place, because another user may have left the file of the first one there.
+    Foreign,
     /// There is a file at none of the places.
     Nowhere,
 }
 
 impl ConfigFile {
     const fn is_remarkable(&self) -> bool {
-        matches!(self.reason, Reason::Variable | Reason::Later | Reason::Nowhere)
+        matches!(self.reason, Reason::Variable | Reason::Later | Reason::Foreign | Reason::Nowhere)
     }
 }
 
@@ -92,6 +95,13 @@ impl fmt::Display for ConfigFile {
             Reason::Variable => write!(f, "the configuration is {path}, because {VARIABLE} names it"),
             Reason::Usual => write!(f, "the configuration is {path} in this folder"),
             Reason::Later => write!(f, "the configuration is {path}, because there is no {} in this folder", PLACES[0]),
+            Reason::Foreign => {
+                let own = PLACES[0];
+                write!(
+                    f,
+                    "the configuration is {path}, because {own} in this folder belongs to another user: if you trust it, add --config {own}"
+                )
+            }
             Reason::Nowhere => {
                 write!(f, "there is neither {} in this folder nor {}, and {VARIABLE} is not set", PLACES[0], PLACES[1])
             }
@@ -99,23 +109,49 @@ impl fmt::Display for ConfigFile {
     }
 }
 
-/// Returns the file that the variable names, else the first place with a file, else the first place.
-fn search(variable: Option<OsString>, places: &[&Path], exists: impl Fn(&Path) -> bool) -> ConfigFile {
+/// What is at one of the places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Find {
+    /// No file.
+    Nothing,
+    /// A file that counts.
+    File,
+    /// A file in this folder that belongs to another user, who is not root. It does not count: it could name secrets that this user
+    /// may read, and servers to send them to.
+    Foreign,
+}
+
+/// Returns the file that the variable names, else the first place with a file that counts, else a place without one.
+fn search(variable: Option<OsString>, places: &[&Path; 2], look: impl Fn(&Path) -> Find) -> ConfigFile {
     if let Some(named) = variable.filter(|named| !named.is_empty()) {
         return ConfigFile { path: named.into(), reason: Reason::Variable };
     }
-    let found = places.iter().position(|place| exists(place));
-    let reason = match found {
-        Some(0) => Reason::Usual,
-        Some(_) => Reason::Later,
-        None => Reason::Nowhere,
+    let (place, reason) = match places.map(look) {
+        [Find::File, _] => (places[0], Reason::Usual),
+        [Find::Foreign, _] => (places[1], Reason::Foreign),
+        [Find::Nothing, Find::Nothing] => (places[0], Reason::Nowhere),
+        [Find::Nothing, _] => (places[1], Reason::Later),
     };
-    ConfigFile { path: places[found.unwrap_or_default()].to_owned(), reason }
+    ConfigFile { path: place.to_owned(), reason }
 }
 
-/// Tells whether a file is there. One that may not be looked at is: the reader says why it cannot be read.
-fn exists(path: &Path) -> bool {
-    !matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
+/// Looks at a place. A file that may not be looked at is there: the reader says why it cannot be read. A system folder is the
+/// administrator's, whoever owns the files in it.
+fn look(path: &Path) -> Find {
+    let found = match path.symlink_metadata() {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Find::Nothing,
+        Err(_) => return Find::File,
+    };
+    let target = path.metadata().ok();
+    let mut owners = std::iter::once(found).chain(target).map(|found| found.uid());
+    let own = rustix::process::geteuid().as_raw();
+    if path.is_relative() && owners.any(|owner| is_foreign(owner, own)) { Find::Foreign } else { Find::File }
+}
+
+/// Tells whether the owner of a file is neither this user nor root.
+const fn is_foreign(owner: u32, own: u32) -> bool {
+    owner != own && owner != 0
 }
 
 #[cfg(test)]
@@ -123,19 +159,29 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(variable: Option<&str>, there: &[&str], path: &str, reason: Reason) {
-        let found = search(variable.map(OsString::from), &PLACES.map(Path::new), |place| {
-            there.iter().any(|known| Path::new(known) == place)
-        });
+    fn check(variable: Option<&str>, there: [Find; 2], path: &str, reason: Reason) {
+        let places = PLACES.map(Path::new);
+        let found = search(variable.map(OsString::from), &places, |place| there[usize::from(place == places[1])]);
         assert_eq!(found, ConfigFile { path: path.into(), reason });
     }
 
     #[test]
     fn the_first_place_with_a_file_counts_unless_a_variable_names_one() {
-        check(None, &PLACES, "proxy.toml", Reason::Usual);
-        check(None, &PLACES[1..], "/etc/callgate/proxy.toml", Reason::Later);
-        check(None, &[], "proxy.toml", Reason::Nowhere);
-        check(Some("/srv/other.toml"), &PLACES, "/srv/other.toml", Reason::Variable);
-        check(Some(""), &PLACES, "proxy.toml", Reason::Usual);
+        use Find::{File, Nothing};
+        check(None, [File, File], "proxy.toml", Reason::Usual);
+        check(None, [Nothing, File], "/etc/callgate/proxy.toml", Reason::Later);
+        check(None, [Nothing, Nothing], "proxy.toml", Reason::Nowhere);
+        check(Some("/srv/other.toml"), [File, File], "/srv/other.toml", Reason::Variable);
+        check(Some(""), [File, File], "proxy.toml", Reason::Usual);
+    }
+
+    #[test]
+    fn a_file_of_another_user_in_this_folder_does_not_count() {
+        use Find::{File, Foreign, Nothing};
+        check(None, [Foreign, File], "/etc/callgate/proxy.toml", Reason::Foreign);
+        check(None, [Foreign, Nothing], "/etc/callgate/proxy.toml", Reason::Foreign);
+        check(Some("proxy.toml"), [Foreign, File], "proxy.toml", Reason::Variable);
+        assert!(is_foreign(1000, 0) && is_foreign(1000, 1001));
+        assert!(!is_foreign(0, 1000) && !is_foreign(1000, 1000) && !is_foreign(0, 0));
     }
 }

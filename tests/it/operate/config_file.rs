@@ -57,3 +57,31 @@ async fn without_a_name_the_configuration_is_the_one_in_this_folder() {
     let note = "note: there is neither proxy.toml in this folder nor /etc/callgate/proxy.toml, and CALLGATE_CONFIG is not set\n";
     assert_eq!(text(&output.stderr).matches(note).count(), 1, "{}", text(&output.stderr));
 }
+
+#[tokio::test]
+async fn a_file_that_another_user_left_in_this_folder_is_passed_over() {
+    // Only root can give a file away.
+    if !rustix::process::geteuid().is_root() || Path::new("/etc/callgate/proxy.toml").exists() {
+        return;
+    }
+    let folder = Folder::new(TEXT);
+    std::os::unix::fs::chown(folder.config(), Some(65534), None).unwrap();
+    let check = async |arguments: &[&str]| {
+        let mut command = callgate(arguments);
+        command.current_dir(folder.dir.path());
+        run(command).await
+    };
+    let output = check(&["check"]).await;
+    check_code(&output, 78);
+    let note = "note: the configuration is /etc/callgate/proxy.toml, because proxy.toml in this folder belongs to another user: if you trust it, add --config proxy.toml\n";
+    assert!(text(&output.stderr).starts_with(note), "{}", text(&output.stderr));
+    let named = check(&["check", "--config", "proxy.toml"]).await;
+    check_code(&named, 0);
+    // A link counts as the file that it leads to, too.
+    let own = Folder::new(TEXT);
+    std::fs::remove_file(own.config()).unwrap();
+    std::os::unix::fs::symlink(folder.config(), own.config()).unwrap();
+    let mut linked = callgate(&["check"]);
+    linked.current_dir(own.dir.path());
+    assert!(text(&run(linked).await.stderr).starts_with(note));
+}
