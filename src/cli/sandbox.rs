@@ -43,7 +43,7 @@ impl Sandbox {
     /// When the kernel has Landlock and refuses to apply it.
     pub(super) fn enter(config: &Config, files: &FileSnapshot) -> Result<Option<Self>, RulesetError> {
         // No process leaves the sandbox that it was started in.
-        if let Some(inherited) = Self::inherited() {
+        if let Some(inherited) = Self::inherited().filter(Self::is_in_force) {
             return Ok(Some(inherited));
         }
         if config.server.insecure_no_sandbox {
@@ -76,6 +76,13 @@ impl Sandbox {
         // An empty list reads as one path, of no letters, which every folder is below.
         let folders = |name| env::var_os(name).map(|list| absolute(&list).collect());
         Some(Self { readable: folders(READABLE)?, writable: folders(WRITABLE)? })
+    }
+
+    /// Tells whether this process is in the sandbox. Variables that were copied from the environment of another process take no
+    /// rights away. Where all folders are permitted, that cannot be told.
+    fn is_in_force(&self) -> bool {
+        let root = Path::new("/");
+        is_below(root, &self.readable) || is_below(root, &self.writable) || fs::read_dir(root).is_err()
     }
 
     /// Lets a process that this one starts know its sandbox.

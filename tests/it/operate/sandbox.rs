@@ -6,6 +6,7 @@ use std::io::{Write, stderr};
 use tempfile::TempDir;
 
 use crate::kit::client::{read_head, status};
+use crate::kit::commands::callgate;
 use crate::kit::program::{Program, Successor, certify};
 use crate::kit::upstream::RawUpstream;
 use tokio::io::AsyncWriteExt;
@@ -81,6 +82,21 @@ async fn a_new_process_is_in_the_sandbox_of_the_one_before() {
     newest.signal("-USR2");
     program.running.complaint("not handed over").await;
     check_serves(&program).await;
+}
+
+#[tokio::test]
+async fn variables_of_another_process_are_no_sandbox() {
+    let Some((upstream, _program)) = program("").await else { return };
+    let other = elsewhere();
+    let mut command = callgate(&[]);
+    command.envs([("CALLGATE_SANDBOX_READABLE", other.path()), ("CALLGATE_SANDBOX_WRITABLE", other.path())]);
+    let mut program = Program::start_by(command, upstream.addr, "listen = \"127.0.0.1:0\"\nworkers = 1", "").await;
+    let outside = format!("access = \"{}\"", other.path().join("access.log").display());
+    program.change("access = \"off\"", &outside);
+    program.running.signal("-HUP");
+    let told = program.running.complaint("reloaded").await;
+    assert!(told.contains("sandbox") && told.contains("access.log: restart callgate"), "{told}");
+    assert!(!other.path().join("access.log").exists());
 }
 
 #[tokio::test]
