@@ -31,7 +31,9 @@ impl DevCertificate {
     /// When a file cannot be written, or one of them exists and `replaces` is false: then no file is written.
     pub fn write(&self, folder: &Path, replaces: bool) -> io::Result<()> {
         let files = self.files();
-        if let Some((name, ..)) = files.iter().find(|(name, ..)| !replaces && folder.join(name).exists()) {
+        if let Some((name, ..)) =
+            files.iter().find(|(name, ..)| !replaces && folder.join(name).symlink_metadata().is_ok())
+        {
             return Err(io::Error::other(format!("{} exists", folder.join(name).display())));
         }
         fs::create_dir_all(folder)?;

@@ -142,4 +142,12 @@ async fn a_certificate_for_development_is_made_once() {
     check_code(&make(&["--force"]).await, 0);
     assert_ne!(fs::read(&key).unwrap(), before);
     assert_eq!(mode(&key), 0o600);
+    // A link counts as a file, wherever it leads, so no file is written beside it.
+    fs::remove_file(&key).unwrap();
+    let chain = dir.path().join("certs/fullchain.pem");
+    fs::remove_file(&chain).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("nothing"), &chain).unwrap();
+    let made = make(&[]).await;
+    check_code(&made, 1);
+    assert!(text(&made.stderr).contains("fullchain.pem exists") && !key.exists(), "{}", text(&made.stderr));
 }
