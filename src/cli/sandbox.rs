@@ -178,10 +178,24 @@ fn own_folder() -> Option<PathBuf> {
 /// The version of Landlock whose rights are taken away where the kernel knows them (Linux 6.10).
 const KNOWN: ABI = ABI::V5;
 /// The folders that the C library, the name look-up, trust roots, time zones, credentials of systemd and secrets of
-/// containers need.
-const SYSTEM: [&str; 11] =
-    ["/dev", "/etc", "/gnu/store", "/lib", "/lib32", "/lib64", "/nix/store", "/proc", "/run", "/sys", "/usr"];
-const DEVICES: [&str; 1] = ["/dev"];
+/// containers need, and devices without content. Not all of `/dev`: root reads every file of a disk there.
+const SYSTEM: [&str; 13] = [
+    "/dev/null",
+    "/dev/random",
+    "/dev/urandom",
+    "/etc",
+    "/gnu/store",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/nix/store",
+    "/proc",
+    "/run",
+    "/sys",
+    "/usr",
+];
+/// The input and output of a process that this one starts.
+const DEVICES: [&str; 1] = ["/dev/null"];
 /// The folders of the dynamic loader, which starts the next version of this program.
 const PROGRAMS: [&str; 6] = ["/gnu/store", "/lib", "/lib32", "/lib64", "/nix/store", "/usr/lib"];
 /// The variables that name the folders of the unit: `LogsDirectory=`, `RuntimeDirectory=`, `StateDirectory=`

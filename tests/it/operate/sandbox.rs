@@ -85,6 +85,19 @@ async fn a_new_process_is_in_the_sandbox_of_the_one_before() {
 }
 
 #[tokio::test]
+async fn devices_are_outside() {
+    let Some((_upstream, mut program)) = program("").await else { return };
+    // Who may read each device, as root, reads the disks.
+    program.change("cert = \"fullchain.pem\"", "cert = \"/dev/full\"");
+    program.running.signal("-HUP");
+    let told = program.running.complaint("let it read").await;
+    assert!(told.contains("/dev/full: restart callgate"), "{told}");
+    let told = program.running.complaint("ermission denied").await;
+    assert!(told.contains("tls.cert"), "{told}");
+    check_serves(&program).await;
+}
+
+#[tokio::test]
 async fn variables_of_another_process_are_no_sandbox() {
     let Some((upstream, _program)) = program("").await else { return };
     let other = elsewhere();
