@@ -1,8 +1,10 @@
 //! `callgate certs`: makes a certificate for development, and says how to trust it.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{CommandResult, print_line, report_error};
+use super::config_file::is_strangers;
+use super::{CommandResult, print_line, print_remark, report_error};
 use crate::tls::dev;
 
 #[derive(Debug, clap::Args)]
@@ -24,12 +26,23 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
     let certificate = dev::certificate(&names).map_err(|error| report_error("no certificate made", &error))?;
     let written = certificate.write(&arguments.folder, arguments.force);
     written.map_err(|error| report_error("no certificate made (--force replaces files)", &error))?;
+    warn_of_owner(&arguments.folder);
     let folder = arguments.folder.display();
     print_line(&format_args!("wrote ca.pem, fullchain.pem and privkey.pem into {folder}, for {}", names.join(", ")))?;
     print_line(&format_args!(
         "for proxy.toml: tls = {{ cert = \"{folder}/fullchain.pem\", key = \"{folder}/privkey.pem\" }}"
     ))?;
     print_line(&trust(&arguments.folder))
+}
+
+/// Warns where new files are in a folder of another user, who is not root: that user can put others in their place.
+pub(super) fn warn_of_owner(folder: &Path) {
+    if let Some(owner) = folder.metadata().ok().map(|found| found.uid()).filter(|owner| is_strangers(*owner)) {
+        print_remark(&format_args!(
+            "warning: {} belongs to the user with the id {owner}, who can replace the files in it: choose a folder of your own",
+            folder.display()
+        ));
+    }
 }
 
 /// Says how clients trust a development certificate.

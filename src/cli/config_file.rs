@@ -145,11 +145,14 @@ fn look(path: &Path) -> Find {
     };
     let target = path.metadata().ok();
     let mut owners = std::iter::once(found).chain(target).map(|found| found.uid());
-    let own = rustix::process::geteuid().as_raw();
-    if path.is_relative() && owners.any(|owner| is_foreign(owner, own)) { Find::Foreign } else { Find::File }
+    if path.is_relative() && owners.any(is_strangers) { Find::Foreign } else { Find::File }
 }
 
-/// Tells whether the owner of a file is neither this user nor root.
+/// Tells whether the owner of a file is neither the user of this command nor root.
+pub(super) fn is_strangers(owner: u32) -> bool {
+    is_foreign(owner, rustix::process::geteuid().as_raw())
+}
+
 const fn is_foreign(owner: u32, own: u32) -> bool {
     owner != own && owner != 0
 }

@@ -48,6 +48,7 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
     for warning in &warnings {
         print_remark(&format_args!("warning: {warning}"));
     }
+    draft.folders().iter().for_each(|folder| certs::warn_of_owner(folder));
     for (path, mode) in draft.paths() {
         print_line(&format_args!("wrote {} (mode {mode:03o})", path.display()))?;
     }

@@ -1,5 +1,6 @@
 //! The files of a first configuration: made in a folder of their own, read as `run` would, then moved into place.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
@@ -75,6 +76,11 @@ impl Draft {
     /// Returns the paths of the files, each with its mode.
     pub(super) fn paths(&self) -> impl Iterator<Item = (PathBuf, u32)> {
         self.files.iter().map(|file| (self.folder.join(&file.name), file.mode))
+    }
+
+    /// Returns the folders that the files go into.
+    pub(super) fn folders(&self) -> BTreeSet<PathBuf> {
+        self.paths().filter_map(|(path, _)| path.parent().map(Path::to_owned)).collect()
     }
 
     /// Writes all files, or none, and returns the warnings about the configuration.

@@ -151,3 +151,29 @@ async fn a_certificate_for_development_is_made_once() {
     check_code(&made, 1);
     assert!(text(&made.stderr).contains("fullchain.pem exists") && !key.exists(), "{}", text(&made.stderr));
 }
+
+#[tokio::test]
+async fn files_in_a_folder_of_another_user_come_with_a_warning() {
+    let dir = TempDir::new().unwrap();
+    let certs = dir.path().join("certs");
+    fs::create_dir(&certs).unwrap();
+    let warning = format!("{} belongs to the user with the id 65534, who can replace", certs.display());
+    let make = async |force: &str| {
+        let options =
+            "init --non-interactive --app-host app.test --app-url http://127.0.0.1:1 --development-certificate";
+        let arguments: Vec<_> = options.split(' ').chain((!force.is_empty()).then_some(force)).collect();
+        let made = run(command(dir.path(), &arguments, "")).await;
+        check_code(&made, 0);
+        text(&made.stderr)
+    };
+    let told = make("").await;
+    assert!(!told.contains("belongs to the user"), "{told}");
+    // Only root can give a folder away.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&certs, Some(65534), None).unwrap();
+        let told = make("--force").await;
+        assert!(told.contains(&warning), "{told}");
+        let made = run(command(dir.path(), &["certs", "--force", "app.test"], "")).await;
+        assert!(text(&made.stderr).contains("warning: certs belongs to the user with the id 65534"));
+    }
+}
