@@ -28,7 +28,7 @@ const POLL: Duration = Duration::from_millis(500);
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AcmeError {
     /// The server refused, or gave no valid answer.
-    #[error("{0}")]
+    #[error(transparent)]
     Server(#[from] Error),
     /// The server could not check the name.
     #[error("the server could not check the name: {0}")]
