@@ -111,7 +111,7 @@ async fn connect(balancer: &Balancer, members: [&Program; 2]) -> TlsStream<TcpSt
 async fn a_member_that_dies_costs_only_its_own_connections() {
     let numbered = |number: u8| format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{number}");
     let upstreams = [RawUpstream::answering(numbered(1)).await, RawUpstream::answering(numbered(2)).await];
-    let Some(([one, two], balancer)) = two_members([&upstreams[0], &upstreams[1]]).await else { return };
+    let Some(([one, mut two], balancer)) = two_members([&upstreams[0], &upstreams[1]]).await else { return };
     let mut open = Vec::new();
     for _ in 0..8 {
         let mut tls = connect(&balancer, [&one, &two]).await;
@@ -119,6 +119,8 @@ async fn a_member_that_dies_costs_only_its_own_connections() {
     }
     assert!(['1', '2'].iter().all(|member| open.iter().any(|(by, _)| by == member)), "one member gets all");
     two.running.signal("-KILL");
+    // Until its end the system still takes connections for it.
+    two.running.child.wait().unwrap();
     for (by, tls) in &mut open {
         assert_eq!(served_by(tls).await, (*by == '1').then_some('1'));
     }
