@@ -136,7 +136,7 @@ fn search(variable: Option<OsString>, places: &[&Path; 2], look: impl Fn(&Path) 
 }
 
 /// Looks at a place. A file that may not be looked at is there: the reader says why it cannot be read. A system folder is the
-/// administrator's, whoever owns the files in it.
+/// administrator's, also when another user owns the files in it.
 fn look(path: &Path) -> Find {
     let found = match path.symlink_metadata() {
         Ok(found) => found,

@@ -33,7 +33,7 @@ pub enum ReloadOutcome {
 pub struct ReloadOrder(oneshot::Sender<ReloadOutcome>);
 
 impl ReloadOrder {
-    /// Tells the outcome. Whoever gave the order may have left.
+    /// Tells the outcome. The client that gave the order may have left.
     pub fn answer(self, outcome: ReloadOutcome) {
         let _ = self.0.send(outcome);
     }
