@@ -40,17 +40,11 @@ const MAX_PAUSE: Duration = Duration::from_secs(5 * 60);
 pub(super) struct Jwks {
     at: JwksConfig,
     fetcher: Fetcher,
-    state: watch::Sender<FetchState>,
+    /// The keys of the last good fetch. Each fetch sends, also one that fails: requests wait for its end.
+    keys: watch::Sender<Option<Arc<VerificationKeys>>>,
     schedule: Mutex<FetchSchedule>,
     wanted: Notify,
     freshness: Arc<Freshness>,
-}
-
-/// The result of the fetches so far.
-#[derive(Debug, Clone, Default)]
-struct FetchState {
-    keys: Option<Arc<VerificationKeys>>,
-    problem: Option<String>,
 }
 
 /// The schedule of the fetches.
@@ -102,7 +96,7 @@ impl Jwks {
         Ok(Self {
             at: at.clone(),
             fetcher: fetcher(at)?,
-            state: watch::Sender::default(),
+            keys: watch::Sender::default(),
             schedule: Mutex::new(schedule),
             wanted: Notify::new(),
             freshness: Arc::default(),
@@ -115,27 +109,15 @@ impl Jwks {
         self.at == *at
     }
 
-    /// Returns the counts of its fetches.
+    /// Returns what is known of its fetches.
     #[must_use]
     pub(super) fn freshness(&self) -> Arc<Freshness> {
         Arc::clone(&self.freshness)
     }
 
-    /// Checks that the keys have been fetched at least once.
-    ///
-    /// # Errors
-    /// Returns the problem of the last fetch.
-    pub(super) fn check(&self) -> Result<(), String> {
-        let state = self.state.borrow();
-        match state.keys {
-            Some(_) => Ok(()),
-            None => Err(state.problem.clone().unwrap_or_else(|| "not fetched yet".to_owned())),
-        }
-    }
-
     /// Returns a view of the keys for one request.
     pub(super) fn view(&self) -> KeyView<'_> {
-        KeyView { jwks: self, state: self.state.subscribe() }
+        KeyView { jwks: self, keys: self.keys.subscribe() }
     }
 
     /// Fetches the keys whenever they are due. Never returns.
@@ -156,21 +138,21 @@ impl Jwks {
     async fn fetch(&self) {
         self.schedule().begin(Instant::now());
         let fetched = fetch(&self.fetcher, &self.at.url).await;
-        self.freshness.note(fetched.is_ok(), Timestamp::now());
+        self.freshness.note(fetched.as_ref().err().map(|error| causes(error)), Timestamp::now());
         self.schedule().end(fetched.as_ref().ok().map(|fetched| fetched.age), Instant::now());
         match fetched {
             Ok(fetched) => {
                 tracing::debug!(url = %self.at.url, keys = fetched.keys.count(), "fetched keys");
-                self.state.send_replace(FetchState { keys: Some(Arc::new(fetched.keys)), problem: None });
+                self.keys.send_replace(Some(Arc::new(fetched.keys)));
             }
             Err(error) => {
                 let problem = causes(&error);
-                if self.state.borrow().keys.is_some() {
+                if self.keys.borrow().is_some() {
                     tracing::warn!(url = %self.at.url, error = problem, "cannot fetch keys: the last ones stay in use");
                 } else {
                     tracing::warn!(url = %self.at.url, error = problem, "cannot fetch keys: tokens get 503 until it works");
                 }
-                self.state.send_modify(|state| state.problem = Some(problem));
+                self.keys.send_modify(|_| ());
             }
         }
     }
@@ -183,13 +165,13 @@ impl Jwks {
 /// The keys as one request sees them.
 pub(super) struct KeyView<'j> {
     jwks: &'j Jwks,
-    state: watch::Receiver<FetchState>,
+    keys: watch::Receiver<Option<Arc<VerificationKeys>>>,
 }
 
 impl KeyView<'_> {
     /// Returns the current keys. `None`: they have never been fetched.
     pub(super) fn keys(&mut self) -> Option<Arc<VerificationKeys>> {
-        self.state.borrow_and_update().keys.clone()
+        self.keys.borrow_and_update().clone()
     }
 
     /// Requests an early fetch and waits for it, at most [`PATIENCE`]. `None`: it is too early to fetch again, or the fetch
@@ -200,7 +182,7 @@ impl KeyView<'_> {
         } else if !self.jwks.schedule().is_under_way {
             return None;
         }
-        timeout(PATIENCE, self.state.changed()).await.ok()?.ok()?;
+        timeout(PATIENCE, self.keys.changed()).await.ok()?.ok()?;
         self.keys()
     }
 }
@@ -405,7 +387,7 @@ mod tests {
             server.say(nonsense.to_owned());
             let mut view = jwks.view();
             assert!(Arc::ptr_eq(&view.newer().await.unwrap(), &first), "{nonsense}");
-            assert_eq!(jwks.check(), Ok(()));
+            assert!(jwks.freshness().is_loaded());
         }
         assert_eq!(server.asked(), 5);
         chore.abort();

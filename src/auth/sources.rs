@@ -1,6 +1,6 @@
 //! What all workers' chains share: fetched keys, identity providers and what works once, and what of it a reload keeps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -70,28 +70,13 @@ impl AuthSources {
 
     /// Returns how fresh the fetched keys are, by the names of the methods that use them.
     #[must_use]
-    pub(crate) fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
-        let of = |set: &KeySet| {
+    pub(crate) fn freshness(&self) -> BTreeMap<String, Arc<Freshness>> {
+        let of_set = |set: &KeySet| {
             let freshness = set.jwks.freshness();
             set.methods.iter().map(move |name| (name.clone(), Arc::clone(&freshness))).collect::<Vec<_>>()
         };
-        self.key_sets.iter().flat_map(of).collect()
-    }
-
-    /// Tells whether a method uses keys that are fetched.
-    #[must_use]
-    pub(crate) fn fetches_keys(&self) -> bool {
-        !self.key_sets.is_empty()
-    }
-
-    /// Checks that all keys have been fetched at least once.
-    ///
-    /// # Errors
-    /// Names the methods without keys.
-    pub(crate) fn check_keys(&self) -> Result<(), String> {
-        let missing = self.key_sets.iter().filter_map(|set| Some((&set.methods, set.jwks.check().err()?)));
-        let missing: Vec<_> = missing.map(|(names, problem)| format!("{}: {problem}", names.join(", "))).collect();
-        if missing.is_empty() { Ok(()) } else { Err(missing.join("; ")) }
+        let providers = self.providers.iter().map(|(name, entry)| (name.clone(), entry.provider.freshness()));
+        self.key_sets.iter().flat_map(of_set).chain(providers).collect()
     }
 
     pub(super) const fn once(&self) -> &Arc<OnceStore> {

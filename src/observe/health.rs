@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-/// Checks one part; returns why it is not ready.
-type ReadinessCheck = Box<dyn Fn() -> Result<(), String> + Send>;
+/// Checks one part; returns what is known of it, or why it is not ready.
+type ReadinessCheck = Box<dyn Fn() -> Result<Option<String>, String> + Send>;
 
 /// The parts to check, each with a name. Names come from the configuration, never from a request: they are labels of a metric.
 #[derive(Default)]
@@ -20,7 +20,8 @@ struct ReadinessPart {
 impl ReadinessParts {
     /// Adds a part. Each look at the readiness runs the check, so it must not wait.
     pub fn add(&mut self, name: impl Into<Cow<'static, str>>, check: impl Fn() -> Result<(), String> + Send + 'static) {
-        self.0.push(ReadinessPart { name: name.into(), is_needed: true, check: Box::new(check) });
+        let check = Box::new(move || check().map(|()| None));
+        self.0.push(ReadinessPart { name: name.into(), is_needed: true, check });
     }
 
     /// Adds a part that is reported but does not make the gate unready.
@@ -29,7 +30,14 @@ impl ReadinessParts {
         name: impl Into<Cow<'static, str>>,
         check: impl Fn() -> Result<(), String> + Send + 'static,
     ) {
-        self.0.push(ReadinessPart { name: name.into(), is_needed: false, check: Box::new(check) });
+        let check = Box::new(move || check().map(|()| None));
+        self.0.push(ReadinessPart { name: name.into(), is_needed: false, check });
+    }
+
+    /// Adds such a part whose check also describes a part that is ready.
+    pub fn add_described(&mut self, name: String, check: impl Fn() -> Result<String, String> + Send + 'static) {
+        let check = Box::new(move || check().map(Some));
+        self.0.push(ReadinessPart { name: name.into(), is_needed: false, check });
     }
 }
 
@@ -46,6 +54,8 @@ pub struct PartReport {
     pub is_needed: bool,
     /// Why the part is not ready; nothing if it is.
     pub problem: Option<String>,
+    /// What is known of a part that is ready, beyond that.
+    pub detail: Option<String>,
 }
 
 impl PartReport {
@@ -66,10 +76,12 @@ impl Readiness {
     #[must_use]
     pub fn check(&self) -> Vec<PartReport> {
         let parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let finding = |part: &ReadinessPart| PartReport {
-            part: part.name.clone(),
-            is_needed: part.is_needed,
-            problem: (part.check)().err(),
+        let finding = |part: &ReadinessPart| {
+            let (detail, problem) = match (part.check)() {
+                Ok(detail) => (detail, None),
+                Err(problem) => (None, Some(problem)),
+            };
+            PartReport { part: part.name.clone(), is_needed: part.is_needed, problem, detail }
         };
         parts.0.iter().map(finding).collect()
     }
@@ -93,14 +105,17 @@ mod tests {
         parts.add("log", || Ok(()));
         parts.add("breaker", || Err("open".to_owned()));
         parts.add_unneeded("syslog", || Err("deaf".to_owned()));
+        parts.add_described("provider/sso".to_owned(), || Ok("asked 5 s ago".to_owned()));
         health.watch(parts);
         let told: Vec<_> =
             health.check().into_iter().map(|found| (found.part.to_string(), found.makes_unready())).collect();
         assert_eq!(
             told,
-            [("log", false), ("breaker", true), ("syslog", false)].map(|(part, is)| (part.to_owned(), is))
+            [("log", false), ("breaker", true), ("syslog", false), ("provider/sso", false)]
+                .map(|(part, is)| (part.to_owned(), is))
         );
         assert_eq!(health.check()[2].problem.as_deref(), Some("deaf"));
+        assert_eq!(health.check()[3].detail.as_deref(), Some("asked 5 s ago"));
         health.watch(ReadinessParts::default());
         assert_eq!(health.check(), []);
     }

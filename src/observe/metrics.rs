@@ -13,6 +13,7 @@ mod totals;
 mod url_exchanges;
 mod user_changes;
 
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -64,7 +65,7 @@ pub struct Metrics {
     blocks: Mutex<Vec<Arc<WorkerCounts>>>,
     loaded: Mutex<Arc<ConfigInUse>>,
     reloads: [AtomicU64; ReloadResult::COUNT],
-    keys: Mutex<Vec<(String, Arc<Freshness>)>>,
+    keys: Mutex<BTreeMap<String, Arc<Freshness>>>,
     urls: Mutex<Vec<CountedUrl>>,
     users: Mutex<Arc<UserChanges>>,
     issued: Mutex<Arc<IssuedReport>>,
@@ -152,7 +153,7 @@ impl Metrics {
     }
 
     /// Replaces the key sets whose freshness is shown, each with the name of its method.
-    pub fn watch_keys(&self, keys: Vec<(String, Arc<Freshness>)>) {
+    pub fn watch_keys(&self, keys: BTreeMap<String, Arc<Freshness>>) {
         *lock(&self.keys) = keys;
     }
 
@@ -242,7 +243,7 @@ impl Metrics {
         lock(&self.blocks).iter().fold(0, |sum, block| sum.wrapping_add(pick(block).get()))
     }
 
-    fn keys(&self) -> Vec<(String, Arc<Freshness>)> {
+    fn keys(&self) -> BTreeMap<String, Arc<Freshness>> {
         lock(&self.keys).clone()
     }
 

@@ -1,11 +1,13 @@
 //! The state that all workers of one configuration share, and the part of it that the next configuration keeps.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 
 use super::hosts::app_upstream;
@@ -243,7 +245,7 @@ impl SharedState {
 
     /// Returns how fresh the keys are, by the names of their methods.
     #[must_use]
-    pub(crate) fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
+    pub(crate) fn freshness(&self) -> BTreeMap<String, Arc<Freshness>> {
         self.auth.freshness()
     }
 
@@ -290,9 +292,13 @@ impl SharedState {
     #[must_use]
     pub(crate) fn parts(&self, config: &Config) -> ReadinessParts {
         let mut parts = ReadinessParts::default();
-        if self.auth.fetches_keys() {
-            let auth = Arc::clone(&self.auth);
-            parts.add("jwks", move || auth.check_keys());
+        let providers = self.freshness();
+        for (method, provider) in providers.clone() {
+            // The other methods do not need it.
+            parts.add_described(format!("provider/{method}"), move || provider.check(Timestamp::now()));
+        }
+        if !providers.is_empty() && providers.len() == config.methods.len() {
+            parts.add("provider", move || check_any(&providers));
         }
         if let Some(app) = self.connectors.app.clone() {
             parts.add("app", move || app.check());
@@ -444,6 +450,17 @@ fn breaker(pbx: &PbxConfig, engine: Option<&Arc<SharedEngine>>) -> Breaker {
 
 fn seal(config: &Config) -> Arc<SealKey> {
     Arc::new(config.ring().map_or_else(SealKey::random, SealKey::of_ring))
+}
+
+/// Checks that keys of a provider have been fetched, by the names of the methods that use them.
+fn check_any(providers: &BTreeMap<String, Arc<Freshness>>) -> Result<(), String> {
+    if providers.values().any(|provider| provider.is_loaded()) {
+        return Ok(());
+    }
+    let problem = |(method, provider): (&String, &Arc<Freshness>)| {
+        provider.check(Timestamp::now()).err().map(|problem| format!("{method}: {problem}"))
+    };
+    Err(providers.iter().filter_map(problem).collect::<Vec<_>>().join("; "))
 }
 
 /// Removes expired entries from the store, for ever.

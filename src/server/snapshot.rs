@@ -1,5 +1,6 @@
 //! A configuration with everything that is built from it once for all workers. A reload replaces it whole.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -210,7 +211,7 @@ impl Snapshot {
     }
 
     /// Returns the freshness of fetched keys, by the names of their methods.
-    pub(super) fn freshness(&self) -> Vec<(String, Arc<Freshness>)> {
+    pub(super) fn freshness(&self) -> BTreeMap<String, Arc<Freshness>> {
         self.shared.freshness()
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
+use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -14,6 +15,8 @@ use super::metadata::{BadDocument, DiscoveryDocument, Metadata};
 use crate::backoff;
 use crate::config;
 use crate::model::jwt::{JwtKeyError, VerificationKeys};
+use crate::observe::causes;
+use crate::observe::metrics::Freshness;
 use crate::upstream::{FetchError, Fetcher};
 
 /// The deadline of one request to a provider.
@@ -48,6 +51,7 @@ pub(crate) struct Provider {
     fetcher: Fetcher,
     discovery: watch::Sender<Discovery>,
     hurry: Notify,
+    freshness: Arc<Freshness>,
 }
 
 impl Provider {
@@ -62,6 +66,7 @@ impl Provider {
             fetcher: Fetcher::new(&settings.trust, DEADLINE, settings.outbound_proxy.clone())?,
             discovery: watch::Sender::new(Discovery::Pending),
             hurry: Notify::new(),
+            freshness: Arc::default(),
         })
     }
 
@@ -71,11 +76,19 @@ impl Provider {
         self.issuer == other.issuer && self.trust == other.trust
     }
 
+    /// Returns what is known of its fetches.
+    #[must_use]
+    pub(in crate::auth) fn freshness(&self) -> Arc<Freshness> {
+        Arc::clone(&self.freshness)
+    }
+
     /// Fetches the metadata whenever it is due. Never returns.
     pub(in crate::auth) async fn keep_fresh(self: Arc<Self>) {
         let mut failures = 0_u32;
         loop {
-            let wait = match self.discover().await {
+            let found = self.discover().await;
+            self.freshness.note(found.as_ref().err().map(|error| causes(error)), Timestamp::now());
+            let wait = match found {
                 Ok(metadata) => {
                     self.discovery.send_replace(Discovery::Known(Arc::new(metadata), Instant::now()));
                     failures = 0;

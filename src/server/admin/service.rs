@@ -22,7 +22,7 @@ use super::AdminContext;
 use super::connections::OrderInProgress;
 use super::order::{self, OrderError};
 use super::sessions::{self, SessionChoice};
-use super::status::{Sight, StatusReport, status_page};
+use super::status::{PartStatus, Sight, StatusReport, status_page};
 use crate::freeze::MembersTold;
 use crate::message::target;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
@@ -480,19 +480,14 @@ const fn told(members: MembersTold) -> Option<&'static str> {
 }
 
 fn parts(findings: &[PartReport]) -> Value {
-    let part = |found: &PartReport| match &found.problem {
-        None => json!({ "name": found.part, "ready": true, "needed": found.is_needed }),
-        Some(problem) => {
-            json!({ "name": found.part, "ready": false, "needed": found.is_needed, "problem": problem })
-        }
-    };
-    findings.iter().map(part).collect()
+    findings.iter().cloned().map(|found| json!(PartStatus::from(found))).collect()
 }
 
 fn line(found: &PartReport) -> String {
-    match &found.problem {
-        None => format!("{}: ok\n", found.part),
-        Some(problem) => format!("{}: {problem}\n", found.part),
+    match (&found.problem, &found.detail) {
+        (Some(problem), _) => format!("{}: {problem}\n", found.part),
+        (None, Some(detail)) => format!("{}: ok, {detail}\n", found.part),
+        (None, None) => format!("{}: ok\n", found.part),
     }
 }
 

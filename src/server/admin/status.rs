@@ -76,6 +76,8 @@ pub(super) struct PartStatus {
     needed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -199,8 +201,8 @@ impl StatusReport {
 
 impl From<PartReport> for PartStatus {
     fn from(found: PartReport) -> Self {
-        let PartReport { part, is_needed, problem } = found;
-        Self { name: part.into_owned(), ready: problem.is_none(), needed: is_needed, problem }
+        let PartReport { part, is_needed, problem, detail } = found;
+        Self { name: part.into_owned(), ready: problem.is_none(), needed: is_needed, problem, detail }
     }
 }
 

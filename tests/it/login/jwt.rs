@@ -436,7 +436,8 @@ async fn without_keys_callgate_is_not_ready_and_says_why() {
     let publisher = Publisher::start(&[]).await;
     publisher.say(None);
     let stage = fetching(&publisher).await;
-    until("the failure is told", || stage.gate.told("/readyz").contains("jwks: jwt: no answer from the server")).await;
+    until("the failure is told", || stage.gate.told("/readyz").contains("provider: jwt: no answer from the server"))
+        .await;
     let early = login(&stage.gate).bearer(&signer.named("a", &claims())).send().await.expect(503);
     assert!(!early.header("retry-after").is_empty());
     publisher.publish(&[signer.jwk("a")]);
@@ -444,6 +445,28 @@ async fn without_keys_callgate_is_not_ready_and_says_why() {
     login(&stage.gate).bearer(&signer.named("a", &claims())).send().await.expect(200);
     assert_eq!(stage.minted(), ["40@acme.test"]);
     assert!(stage.gate.events().contains("cannot fetch keys"));
+}
+
+#[tokio::test]
+async fn with_another_method_a_gate_is_ready_without_keys_and_reports_them() {
+    let signer = Signer::ec();
+    let publisher = Publisher::start(&[]).await;
+    publisher.say(None);
+    let fetched = method(&format!("jwks = \"{}\"\n{}", publisher.url(), terms()));
+    let key = format!(
+        "[[auth]]\nname = \"crm\"\ntype = \"key\"\nsha256 = \"{}\"\nscopes = [\"pbx\"]\ndomains = [\"acme.test\"]\n",
+        "0".repeat(64)
+    );
+    let stage = stage(&format!("{fetched}{key}")).await;
+    let verbose = || stage.gate.told("/readyz?verbose");
+    until("the failure is told", || verbose().contains("\nprovider/jwt: no answer from the server")).await;
+    assert!(verbose().starts_with("HTTP/1.1 200 OK") && !verbose().contains("provider: "), "{}", verbose());
+    assert_eq!(stage.gate.metric("callgate_ready{part=provider/jwt}"), 0.0);
+    publisher.publish(&[signer.jwk("a")]);
+    until("the keys are there", || verbose().contains("\nprovider/jwt: ok, keys fetched ")).await;
+    assert_eq!(stage.gate.metric("callgate_ready{part=provider/jwt}"), 1.0);
+    let report = stage.gate.tell("GET /readyz HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n\r\n");
+    assert!(report.contains("\"detail\": \"keys fetched "), "{report}");
 }
 
 #[tokio::test]

@@ -36,6 +36,10 @@ async fn a_login_at_the_provider_opens_the_pbx() {
     assert!(landed.header("location").ends_with("&lang=fr"), "{landed:?}");
     scene.open("/auth/pbx", &cookie).await.expect(303);
     scene.stage.gate.line(&["audit grant", "method=sso", "subject=ann"]).await;
+    let ready = scene.stage.gate.told("/readyz?verbose");
+    assert!(ready.contains("200 OK") && ready.contains("\nprovider/sso: ok, keys fetched "), "{ready}");
+    assert!(ready.contains("\nprovider: ok\n"), "{ready}");
+    assert_eq!(scene.stage.gate.metric("callgate_jwks_fetches_total{method=sso,result=ok}"), 1.0);
 }
 
 #[tokio::test]
@@ -481,6 +485,10 @@ async fn a_provider_that_is_down_is_a_page_and_no_loop() {
     assert!(answer.text().contains("does not answer") && answer.text().contains(answer.header("x-request-id")));
     assert_eq!(answer.header("retry-after"), "10");
     stage.gate.get("/").send().await.expect(200);
+    let ready = stage.gate.told("/readyz");
+    assert!(ready.contains("503 ") && ready.contains("\nprovider: oidc: "), "{ready}");
+    assert!(stage.gate.told("/readyz?verbose").contains("\nprovider/oidc: "));
+    assert!(stage.gate.metric("callgate_jwks_fetches_total{method=oidc,result=failed}") >= 1.0);
 }
 
 #[tokio::test]

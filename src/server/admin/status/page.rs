@@ -216,7 +216,7 @@ fn charts(steps: &[HistoryStep], now: Timestamp) -> String {
 fn parts(parts: &[PartStatus]) -> String {
     let row = |part: &PartStatus| {
         let state = match &part.problem {
-            None => mark(true, "ok"),
+            None => mark(true, part.detail.as_deref().unwrap_or("ok")),
             Some(problem) => mark(false, problem),
         };
         let needed = if part.needed { "yes" } else { "no" };
