@@ -10,6 +10,7 @@ mod tunnel_guard;
 use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
@@ -44,6 +45,8 @@ pub(crate) struct Exchange {
     request: RequestShape,
     answer: AnswerState,
     bytes: ByteCount,
+    /// When the request was sent to the upstream that answered.
+    sent_upstream: Option<Instant>,
     line: Option<Box<AccessLine>>,
     /// Held until the exchange is over.
     in_flight: InFlight,
@@ -124,7 +127,12 @@ impl ExchangeStage {
 impl Exchange {
     /// Begins with the head of a request.
     #[must_use]
-    pub(crate) fn begin(request: &Request<Incoming>, client: IpAddr, activity: &Rc<Activity>, logs: &Rc<Logs>) -> Self {
+    pub(crate) fn begin(
+        request: &Request<Incoming>,
+        client: IpAddr,
+        connection: &ClientConnection,
+        logs: &Rc<Logs>,
+    ) -> Self {
         let id = RequestId::next();
         Self {
             id,
@@ -139,8 +147,9 @@ impl Exchange {
                 is_stalled: false,
             },
             bytes: ByteCount::default(),
-            line: logs.access().then(|| AccessLine::begin(id, request, client, logs)),
-            in_flight: activity.begin_exchange(),
+            sent_upstream: None,
+            line: logs.access().then(|| AccessLine::begin(id, request, client, connection, logs)),
+            in_flight: connection.activity.begin_exchange(),
         }
     }
 
@@ -195,6 +204,18 @@ impl Exchange {
         self.answer.route = route;
     }
 
+    /// Records that the head of an upstream's answer is here, to a request that was sent at this time.
+    pub(crate) const fn set_sent_upstream(&mut self, at: Option<Instant>) {
+        self.sent_upstream = at;
+    }
+
+    /// Notes how long the upstream took to answer, once.
+    pub(crate) fn note_upstream_duration(&mut self, now: Instant) {
+        if let (Some(line), Some(sent)) = (&mut self.line, self.sent_upstream.take()) {
+            line.facts.upstream_duration = Some(now.duration_since(sent));
+        }
+    }
+
     /// Records that an upstream made the answer: it passes without a field of callgate's own.
     pub(crate) const fn set_relayed(&mut self) {
         self.answer.is_relayed = true;
@@ -238,7 +259,9 @@ impl Exchange {
             response.headers_mut().insert(X_REQUEST_ID, self.id.header_value());
         }
         self.answer.stage = ExchangeStage::Answer(response.status());
-        self.tally().answered(self.answer.route, self.started.elapsed());
+        let now = Instant::now();
+        self.tally().answered(self.answer.route, now.duration_since(self.started));
+        self.note_upstream_duration(now);
         response.body_mut().hold(self);
         response
     }
@@ -258,6 +281,7 @@ impl Exchange {
     #[must_use]
     pub(crate) fn split(&mut self, status: StatusCode) -> Self {
         self.tally().tunnel_opened();
+        self.note_upstream_duration(Instant::now());
         Self {
             id: self.id,
             started: self.started,
@@ -265,6 +289,7 @@ impl Exchange {
             // Until the tunnel has said how it ended.
             answer: AnswerState { stage: ExchangeStage::Tunnel(status, TunnelEnd::Cut), ..self.answer },
             bytes: ByteCount { tunnel: Some(Rc::default()), ..ByteCount::default() },
+            sent_upstream: None,
             line: self.line.take(),
             in_flight: self.in_flight.tunnel(),
         }
@@ -370,7 +395,13 @@ impl ByteCount {
 }
 
 impl AccessLine {
-    fn begin(id: RequestId, request: &Request<Incoming>, client: IpAddr, logs: &Rc<Logs>) -> Box<Self> {
+    fn begin(
+        id: RequestId,
+        request: &Request<Incoming>,
+        client: IpAddr,
+        connection: &ClientConnection,
+        logs: &Rc<Logs>,
+    ) -> Box<Self> {
         let facts = access::AccessRecord {
             id,
             client,
@@ -378,11 +409,13 @@ impl AccessLine {
             host: String::new(),
             target: request.uri().path_and_query().map_or_else(|| request.uri().to_string(), ToString::to_string),
             version: request.version(),
+            tls: connection.tls.version,
             upstream: "-",
             status: 0,
             sent: 0,
             received: 0,
-            duration: std::time::Duration::ZERO,
+            duration: Duration::ZERO,
+            upstream_duration: None,
             ended: ExchangeEnd::Aborted,
             reason: None,
             caller: AccessCaller::default(),

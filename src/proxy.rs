@@ -27,6 +27,7 @@ use std::sync::Arc;
 use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
+use tokio::time::Instant;
 
 use self::answer::audience::Audience;
 use self::answer::client_module::ClientFile;
@@ -133,7 +134,7 @@ impl Proxy {
     pub(crate) async fn handle(&self, request: Request<Incoming>, connection: &ClientConnection) -> Response<Body> {
         let origin = self.gate.identify(request.headers(), &connection.origin);
         let client = origin.as_ref().map_or(connection.origin.client, |origin| origin.client);
-        let mut exchange = Exchange::begin(&request, client, &connection.activity, &self.gate.logs);
+        let mut exchange = Exchange::begin(&request, client, connection, &self.gate.logs);
         let audience = Audience::of(LoginRequest::of(&request), exchange.id);
         let version = request.version();
         let mut request = request.map(|body| RequestBody::of(body, version, &connection.ledger));
@@ -154,7 +155,7 @@ impl Proxy {
         violation: Violation,
         connection: &ClientConnection,
     ) -> Response<Body> {
-        let mut exchange = Exchange::begin(request, connection.origin.client, &connection.activity, &self.gate.logs);
+        let mut exchange = Exchange::begin(request, connection.origin.client, connection, &self.gate.logs);
         let audience = Audience::of(LoginRequest::of(request), exchange.id);
         let response = self.answer_error(&Error::Violation(violation), &audience, &mut exchange);
         exchange.finish(response)
@@ -255,6 +256,8 @@ impl Proxy {
         let passed = self.forward.pass(&self.gate, request, connection, context, exchange, logins.is_some()).await?;
         let (mut response, redirect) = passed;
         if let (Some(logins), Some(redirect)) = (logins, redirect) {
+            // What follows may ask the PBX.
+            exchange.note_upstream_duration(Instant::now());
             // A logout comes before the login that the same answer may bring.
             app_logout::end_sessions(logins, &redirect, context);
             if Box::pin(redirect::give_session(logins, &redirect, &mut response, context)).await? {

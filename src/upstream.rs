@@ -111,6 +111,8 @@ pub(crate) struct SendContext<'c> {
     pub on_interim: OnInterim<'c>,
     /// The connections that are bound to the client's. Without them no connection can be bound to it.
     pub bound: Option<&'c BoundConnections>,
+    /// Receives the time at which the request was sent that is answered.
+    pub sent: Option<&'c Cell<Option<Instant>>>,
 }
 
 /// The answer of an upstream.
@@ -317,6 +319,9 @@ impl Upstream {
         context: SendContext<'_>,
     ) -> Result<UpstreamResponse, Error> {
         let (mut head, body) = response.into_parts();
+        if let Some(sent) = context.sent {
+            sent.set(Some(conn.sent_at()));
+        }
         let ConnectionAuth { is_shown, mut lease } = auth;
         if lease.is_none() && (is_shown || authentication::asks_connection(&head.headers)) {
             lease = context.bound.and_then(|bound| bound.bind(self));

@@ -14,7 +14,7 @@ use super::{Activity, Exchange, Interims, TunnelGuard};
 use crate::budget::Ledger;
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::message::guard::Violation;
-use crate::observe::metrics::TunnelEnd;
+use crate::observe::metrics::{TlsVersion, TunnelEnd};
 use crate::tls::server::{ClientCa, TlsPolicy};
 use crate::upstream::{self, BoundConnections, TunnelTimeouts, Upgraded};
 
@@ -40,6 +40,8 @@ pub(crate) struct ClientConnection {
 pub(crate) struct TlsSession {
     /// The other end, as auth methods see it.
     pub peer: Rc<TlsPeer>,
+    /// The version that the handshake agreed on.
+    pub version: TlsVersion,
     /// The policy that the handshake went through.
     pub policy: TlsPolicy,
     /// The host that the client named (SNI).

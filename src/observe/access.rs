@@ -11,6 +11,7 @@ use super::line::{self, FieldValue, LineStyle};
 use super::request_id::RequestId;
 use crate::model::limit_set::LimitSet;
 use crate::model::redact;
+use crate::observe::metrics::TlsVersion;
 
 /// One exchange, as the access log shows it.
 #[derive(Debug, Clone)]
@@ -27,6 +28,8 @@ pub struct AccessRecord {
     pub target: String,
     /// The version of the request.
     pub version: Version,
+    /// The version of TLS that the connection speaks.
+    pub tls: TlsVersion,
     /// The upstream that answered: `app`, `pbx`, or `-` for an answer of callgate.
     pub upstream: &'static str,
     /// The status of the answer.
@@ -37,6 +40,8 @@ pub struct AccessRecord {
     pub received: u64,
     /// The time from the head of the request to the end of the answer.
     pub duration: Duration,
+    /// The time from the request that was sent to the upstream to the head of its answer; nothing: no upstream answered.
+    pub upstream_duration: Option<Duration>,
     /// Whether the answer, or the tunnel after it, was complete.
     pub ended: ExchangeEnd,
     /// The public error code of an answer of callgate, such as `upstream_timeout` or `rate_limited`.
@@ -82,36 +87,36 @@ pub enum ExchangeEnd {
 impl AccessRecord {
     /// Appends the access line, without its newline.
     pub(super) fn write(&self, line: &mut Vec<u8>, style: &LineStyle, now: Timestamp) {
-        let fields = [
-            ("id", FieldValue::word(self.id.as_str())),
-            ("client", FieldValue::Address(self.client)),
-            ("method", FieldValue::word(redact::text(self.method.as_str()))),
-            ("host", FieldValue::word(redact::text(&self.host))),
-            ("target", FieldValue::quoted(redact::target(&self.target))),
-            ("http", FieldValue::word(version(self.version))),
-            ("upstream", FieldValue::word(self.upstream)),
-            ("status", FieldValue::Count(self.status.into())),
-            ("sent", FieldValue::Count(self.sent)),
-            ("received", FieldValue::Count(self.received)),
-            ("ms", FieldValue::Millis(tenths_of_millis(self.duration))),
-            ("ended", FieldValue::word(self.ended.as_str())),
-            // Last, so that it can be left out.
-            ("reason", FieldValue::word(self.reason.unwrap_or_default())),
-        ];
-        let told = fields.len() - usize::from(self.reason.is_none());
         let AccessCaller { subject, account, pbx } = &self.caller;
-        if subject.is_none() && account.is_none() && pbx.is_none() && self.shadow.is_empty() {
-            return line::write(line, style, now, "access", &fields[..told]);
-        }
-        let mut fields: Vec<_> = fields.into_iter().take(told).collect();
-        for (key, text) in [("pbx", pbx), ("subject", subject), ("account", account)] {
-            fields.extend(text.as_deref().map(|text| (key, FieldValue::word(redact::text(text)))));
-        }
-        if !self.shadow.is_empty() {
-            fields.push(("shadow", FieldValue::word(self.shadow.names().collect::<Vec<_>>().join(","))));
-        }
-        line::write(line, style, now, "access", &fields);
+        let shadow = || FieldValue::word(self.shadow.names().collect::<Vec<_>>().join(","));
+        let fields = [
+            ("id", Some(FieldValue::word(self.id.as_str()))),
+            ("client", Some(FieldValue::Address(self.client))),
+            ("method", Some(FieldValue::word(redact::text(self.method.as_str())))),
+            ("host", Some(FieldValue::word(redact::text(&self.host)))),
+            ("target", Some(FieldValue::quoted(redact::target(&self.target)))),
+            ("http", Some(FieldValue::word(version(self.version)))),
+            ("tls", Some(FieldValue::word(self.tls.as_str()))),
+            ("upstream", Some(FieldValue::word(self.upstream))),
+            ("status", Some(FieldValue::Count(self.status.into()))),
+            ("sent", Some(FieldValue::Count(self.sent))),
+            ("received", Some(FieldValue::Count(self.received))),
+            ("ms", Some(FieldValue::Millis(tenths_of_millis(self.duration)))),
+            ("upstream_ms", self.upstream_duration.map(|took| FieldValue::Millis(tenths_of_millis(took)))),
+            ("ended", Some(FieldValue::word(self.ended.as_str()))),
+            ("reason", self.reason.map(FieldValue::word)),
+            ("pbx", name(pbx.as_deref())),
+            ("subject", name(subject.as_deref())),
+            ("account", name(account.as_deref())),
+            ("shadow", (!self.shadow.is_empty()).then(shadow)),
+        ];
+        let known = fields.map(|(key, value)| value.map(|value| (key, value)));
+        line::write(line, style, now, "access", known.iter().flatten());
     }
+}
+
+fn name(text: Option<&str>) -> Option<FieldValue<'_>> {
+    text.map(|text| FieldValue::word(redact::text(text)))
 }
 
 impl ExchangeEnd {
@@ -144,29 +149,39 @@ pub(super) fn tenths_of_millis(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::LogFormat;
-
-    fn exchange() -> AccessRecord {
-        AccessRecord {
+impl AccessRecord {
+    /// Returns an exchange as the tests of all formats write it.
+    pub(super) fn sample() -> Self {
+        Self {
             id: RequestId::next(),
             client: "192.0.2.7".parse().unwrap(),
             method: Method::GET,
             host: "app.example.com".to_owned(),
             target: "/welcome.htm?sessId=g7lsrphhrkim1jkvbt88".to_owned(),
             version: Version::HTTP_2,
+            tls: TlsVersion::Tls13,
             upstream: "app",
             status: 200,
             sent: 203,
             received: 0,
             duration: Duration::from_micros(1234),
+            upstream_duration: Some(Duration::from_micros(940)),
             ended: ExchangeEnd::Complete,
             reason: None,
             caller: AccessCaller::default(),
             shadow: LimitSet::default(),
             fields: ClientFields::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogFormat;
+
+    fn exchange() -> AccessRecord {
+        AccessRecord::sample()
     }
 
     fn line(exchange: &AccessRecord, format: LogFormat) -> String {
@@ -180,7 +195,8 @@ mod tests {
         assert_eq!(
             line(&exchange(), LogFormat::Text),
             "2026-11-22T21:00:00.123Z access id=ID client=192.0.2.7 method=GET host=app.example.com \
-             target=\"/welcome.htm?sessId=***\" http=2 upstream=app status=200 sent=203 received=0 ms=1.2 ended=complete"
+             target=\"/welcome.htm?sessId=***\" http=2 tls=1.3 upstream=app status=200 sent=203 received=0 ms=1.2 \
+             upstream_ms=0.9 ended=complete"
         );
     }
 
@@ -190,8 +206,8 @@ mod tests {
             line(&exchange(), LogFormat::Json),
             r#"{"time":"2026-11-22T21:00:00.123Z","kind":"access","id":"ID","client":"192.0.2.7","method":"GET","#
                 .to_owned()
-                + r#""host":"app.example.com","target":"/welcome.htm?sessId=***","http":"2","upstream":"app","#
-                + r#""status":200,"sent":203,"received":0,"ms":1.2,"ended":"complete"}"#
+                + r#""host":"app.example.com","target":"/welcome.htm?sessId=***","http":"2","tls":"1.3","upstream":"app","#
+                + r#""status":200,"sent":203,"received":0,"ms":1.2,"upstream_ms":0.9,"ended":"complete"}"#
         );
     }
 
@@ -207,6 +223,7 @@ mod tests {
             &AccessRecord { upstream: "-", status: 429, reason: Some("rate_limited"), ..exchange() },
             " upstream=- status=429 ",
         );
+        check(&AccessRecord { upstream_duration: None, ..exchange() }, " ms=1.2 ended=complete");
         check(&AccessRecord { reason: Some("rate_limited"), ..exchange() }, " reason=rate_limited");
         let shadow = LimitSet::default().with("account").with("client");
         check(&AccessRecord { shadow, ..exchange() }, "complete shadow=client,account");
@@ -232,6 +249,7 @@ mod tests {
         for (version, expected) in rows {
             check(&AccessRecord { version, ..exchange() }, expected);
         }
+        check(&AccessRecord { tls: TlsVersion::Tls12, ..exchange() }, " tls=1.2 ");
     }
 
     #[test]

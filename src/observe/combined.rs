@@ -75,10 +75,9 @@ fn escape_byte(line: &mut Vec<u8>, byte: u8) {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue, Method, Version, header};
+    use http::{HeaderMap, HeaderValue, Version, header};
 
     use super::*;
-    use crate::model::limit_set::LimitSet;
     use crate::observe::access::{AccessCaller, ExchangeEnd};
     use crate::observe::client_fields::ClientFields;
     use crate::observe::request_id::RequestId;
@@ -91,24 +90,7 @@ mod tests {
     }
 
     fn exchange() -> AccessRecord {
-        AccessRecord {
-            id: RequestId::next(),
-            client: "2001:db8::7".parse().unwrap(),
-            method: Method::GET,
-            host: "app.example.com".to_owned(),
-            target: "/welcome.htm?sessId=g7lsrphhrkim1jkvbt88".to_owned(),
-            version: Version::HTTP_2,
-            upstream: "app",
-            status: 200,
-            sent: 203,
-            received: 0,
-            duration: std::time::Duration::ZERO,
-            ended: ExchangeEnd::Complete,
-            reason: None,
-            caller: AccessCaller::default(),
-            shadow: LimitSet::default(),
-            fields: ClientFields::default(),
-        }
+        AccessRecord { client: "2001:db8::7".parse().unwrap(), ..AccessRecord::sample() }
     }
 
     #[track_caller]

@@ -94,12 +94,12 @@ pub(super) fn render(style: &LineStyle, now: Timestamp, kind: &str, fields: &[(&
 }
 
 /// Appends a line, as [`render`] returns it.
-pub(super) fn write(
+pub(super) fn write<'f>(
     line: &mut Vec<u8>,
     style: &LineStyle,
     now: Timestamp,
-    kind: &str,
-    fields: &[(&str, FieldValue<'_>)],
+    kind: &'f str,
+    fields: impl IntoIterator<Item = &'f (&'f str, FieldValue<'f>)>,
 ) {
     match style.format {
         LogFormat::Text => text(line, style.member.as_ref(), now, kind, fields),
@@ -107,18 +107,19 @@ pub(super) fn write(
     }
 }
 
-fn text(
+fn text<'f>(
     line: &mut Vec<u8>,
     member: Option<&MemberName>,
     now: Timestamp,
-    kind: &str,
-    fields: &[(&str, FieldValue<'_>)],
+    kind: &'f str,
+    fields: impl IntoIterator<Item = &'f (&'f str, FieldValue<'f>)>,
 ) {
     line.extend_from_slice(time(now).as_bytes());
     line.push(b' ');
     line.extend_from_slice(kind.as_bytes());
     let member = member_field(member);
-    for (key, value) in member.iter().chain(fields) {
+    let fields = fields.into_iter().map(|(key, value)| (*key, value));
+    for (key, value) in member.iter().map(|(key, value)| (*key, value)).chain(fields) {
         line.push(b' ');
         line.extend_from_slice(key.as_bytes());
         line.push(b'=');
@@ -126,18 +127,19 @@ fn text(
     }
 }
 
-fn json(
+fn json<'f>(
     line: &mut Vec<u8>,
     member: Option<&MemberName>,
     now: Timestamp,
-    kind: &str,
-    fields: &[(&str, FieldValue<'_>)],
+    kind: &'f str,
+    fields: impl IntoIterator<Item = &'f (&'f str, FieldValue<'f>)>,
 ) {
     let time = time(now);
     let time = ("time", FieldValue::word(time.as_str()));
     let kind = ("kind", FieldValue::word(kind));
     let member = member_field(member);
-    let entries = [&time, &kind].into_iter().chain(&member).chain(fields).map(|(key, value)| (key, value));
+    let begin = [&time, &kind].into_iter().chain(&member).map(|(key, value)| (*key, value));
+    let entries = begin.chain(fields.into_iter().map(|(key, value)| (*key, value)));
     // Not a `Map`, which would sort the keys.
     serde_json::Serializer::new(line).collect_map(entries).expect("texts and numbers always serialize");
 }

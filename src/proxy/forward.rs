@@ -7,6 +7,7 @@ mod password_login;
 pub(super) mod route;
 mod shield;
 
+use std::cell::Cell;
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -157,13 +158,16 @@ impl Forward {
         let relay = |interim| connection.side_channel.interims.put(interim);
         // The connection of a proxy carries many clients, which must not share an upstream connection.
         let bound = Rc::ptr_eq(&context.origin, &connection.origin).then_some(&connection.bound);
+        let sent = Cell::default();
         let client = upstream::SendContext {
             requester: requester(connection, context),
             ledger: Some(Arc::clone(&connection.ledger)),
             on_interim: if hears { Some(&relay) } else { None },
             bound,
+            sent: Some(&sent),
         };
         let answer = upstream.send_for(client, request).await?;
+        exchange.set_sent_upstream(sent.get());
         if let Some(credential) = credential {
             credential.note_answer(&gate.state.limits, answer.status());
         }

@@ -198,7 +198,7 @@ fn handshake_kind(tls: &ServerConnection) -> HandshakeResult {
 fn tls_session(tls: &ServerConnection, address: IpAddr, policy: TlsPolicy) -> TlsSession {
     let certificate = tls.peer_certificates().and_then(<[_]>::first).map(|one| one.clone().into_owned());
     let peer = Rc::new(TlsPeer { address, certificate, client_ca: policy.client_ca() });
-    TlsSession { peer, policy, server_name: tls.server_name().map(Box::from) }
+    TlsSession { peer, version: tls.protocol_version().into(), policy, server_name: tls.server_name().map(Box::from) }
 }
 
 // === HTTP/1 ===

@@ -57,6 +57,8 @@ pub(super) struct Conn {
     /// What the exchange that it serves now counts as.
     counts: ExchangeCounts,
     opened: Instant,
+    /// When the last request was sent.
+    sent: Instant,
     /// When the last exchange ended.
     idle_since: Instant,
     pub(super) endpoint: EndpointIndex,
@@ -90,6 +92,7 @@ impl Conn {
     ) -> hyper::Result<Box<Self>> {
         let (scanner, read_limit) = (io.scanner(), io.read_limit());
         let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(io)).await?;
+        let now = Instant::now();
         Ok(Box::new(Self {
             sender,
             connection,
@@ -100,8 +103,9 @@ impl Conn {
             read_limit,
             is_retired: false,
             counts,
-            opened: Instant::now(),
-            idle_since: Instant::now(),
+            opened: now,
+            sent: now,
+            idle_since: now,
             endpoint,
         }))
     }
@@ -116,6 +120,7 @@ impl Conn {
         let progress = request.body().progress();
         self.scanner.begin(on_interim.is_some());
         let sent = Instant::now();
+        self.sent = sent;
         let answer = {
             let Self { sender, connection, task_waker, timer, has_ended, scanner, .. } = &mut *self;
             let mut answer = pin!(sender.try_send_request(request));
@@ -146,6 +151,11 @@ impl Conn {
             }),
             Err(late) => Err(AttemptError::Failed(late)),
         }
+    }
+
+    /// Returns when the last request was sent.
+    pub(super) const fn sent_at(&self) -> Instant {
+        self.sent
     }
 
     /// Polls the connection: sends what is left of a request's body, reads what has arrived.

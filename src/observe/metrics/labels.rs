@@ -353,6 +353,14 @@ labels! {
     }
 }
 
+impl TlsVersion {
+    /// Returns the version in the words of metrics and access lines.
+    #[must_use]
+    pub(in crate::observe) fn as_str(self) -> &'static str {
+        self.text()
+    }
+}
+
 impl StatusClass {
     /// Returns the class of a status.
     #[must_use]

@@ -1,6 +1,7 @@
 //! The handshake of a page's WebSocket that callgate opens at the PBX itself. The PBX gets its own session and its own host;
 //! of the page's request it gets only what makes the WebSocket, and of its answer so does the page.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,12 +118,15 @@ impl Handshake {
         exchange.set_route(ExchangeRoute::Socket);
         exchange.set_caller(&context.caller);
         let request = upstream::request(head.method, uri, head.headers, payload);
+        let sent = Cell::default();
         let client = SendContext {
             requester: requester(connection, context),
             ledger: Some(Arc::clone(&connection.ledger)),
+            sent: Some(&sent),
             ..SendContext::default()
         };
         let answer = timeout(deadline, upstream.send_for(client, request)).await;
+        exchange.set_sent_upstream(sent.get());
         let (answer, upgraded) = match answer.map_err(|_| Error::Pbx(pbx::Error::Timeout))?? {
             UpstreamResponse::Upgraded(answer, upgraded) => (answer, upgraded),
             UpstreamResponse::Final(answer) => {
