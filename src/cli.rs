@@ -15,6 +15,7 @@ mod init;
 mod keys;
 mod limits;
 mod link;
+mod log_level;
 mod manual;
 mod old_processes;
 mod order_reload;
@@ -122,6 +123,9 @@ enum Command {
     /// Show what the limits in shadow have measured
     #[command(subcommand)]
     Limits(limits::LimitsCommand),
+    /// Control the events of the running gate
+    #[command(subcommand)]
+    Log(log_level::LogCommand),
     /// Print the version
     Version(version::Arguments),
     /// Show the configuration
@@ -165,6 +169,7 @@ pub fn main() -> ExitCode {
         Command::Link(arguments) => link::run(&arguments),
         Command::Keys(command) => keys::run(&command),
         Command::Limits(command) => limits::run(&command),
+        Command::Log(command) => log_level::run(&command),
         Command::Config(command) => dump::run(&command),
         Command::Schema => print_line(&format_args!("{:#}", config::schema())),
         Command::Version(arguments) => version::run(&arguments),

@@ -24,6 +24,8 @@ pub(super) enum LogDestination {
     Stdout(File),
     /// Standard error.
     Stderr(File),
+    /// The journal of systemd, for events.
+    Journal(SyslogClient),
     /// The end of a file.
     File(LogFile),
     /// The end of a file whose lines form a hash chain.
@@ -48,6 +50,11 @@ impl LogDestination {
         duplicate(&io::stderr()).map(Self::Stderr)
     }
 
+    /// Prepares the journal of systemd.
+    pub(super) fn journal() -> Self {
+        Self::Journal(SyslogClient::new(DatagramAddress::Journal(JOURNAL.into())))
+    }
+
     /// Prepares a syslog daemon or server.
     pub(super) fn syslog(to: SyslogConfig) -> io::Result<Self> {
         let datagrams = |to| Self::Syslog(SyslogClient::new(to));
@@ -67,7 +74,7 @@ impl LogDestination {
             #[cfg(test)]
             Self::Memory(_) => BATCH,
             // Each line is a message of its own.
-            Self::Syslog(_) | Self::SyslogStream(_) => 1,
+            Self::Syslog(_) | Self::Journal(_) | Self::SyslogStream(_) => 1,
         }
     }
 
@@ -77,7 +84,7 @@ impl LogDestination {
             Self::Stdout(file) | Self::Stderr(file) => file.write_all(batch),
             Self::File(log) => log.file.write_all(batch),
             Self::Chained(log) => log.write(batch),
-            Self::Syslog(syslog) => syslog.write(batch),
+            Self::Syslog(client) | Self::Journal(client) => client.write(batch),
             Self::SyslogStream(syslog) => syslog.accept(batch),
             #[cfg(test)]
             Self::Memory(memory) => memory.bytes().write_all(batch),
@@ -89,7 +96,12 @@ impl LogDestination {
         match self {
             Self::File(log) => log.follow(now),
             // A chained file checks at each write.
-            Self::Stdout(_) | Self::Stderr(_) | Self::Chained(_) | Self::Syslog(_) | Self::SyslogStream(_) => Ok(()),
+            Self::Stdout(_)
+            | Self::Stderr(_)
+            | Self::Journal(_)
+            | Self::Chained(_)
+            | Self::Syslog(_)
+            | Self::SyslogStream(_) => Ok(()),
             #[cfg(test)]
             Self::Memory(_) => Ok(()),
         }
@@ -124,7 +136,7 @@ impl LogDestination {
         match self {
             Self::File(log) => log.reopen(),
             Self::Chained(log) => log.reopen(),
-            Self::Stdout(_) | Self::Stderr(_) | Self::Syslog(_) | Self::SyslogStream(_) => Ok(()),
+            Self::Stdout(_) | Self::Stderr(_) | Self::Journal(_) | Self::Syslog(_) | Self::SyslogStream(_) => Ok(()),
             #[cfg(test)]
             Self::Memory(_) => Ok(()),
         }
@@ -138,7 +150,7 @@ impl fmt::Display for LogDestination {
             Self::Stderr(_) => f.write_str("standard error"),
             Self::File(log) => write!(f, "{}", log.path.display()),
             Self::Chained(log) => write!(f, "{}", log.path().display()),
-            Self::Syslog(syslog) => write!(f, "{syslog}"),
+            Self::Syslog(client) | Self::Journal(client) => write!(f, "{client}"),
             Self::SyslogStream(syslog) => write!(f, "{syslog}"),
             #[cfg(test)]
             Self::Memory(_) => f.write_str("memory"),
@@ -219,6 +231,9 @@ impl Memory {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Where the journal receives entries.
+const JOURNAL: &str = "/run/systemd/journal/socket";
 
 /// How many bytes one write has, about.
 const BATCH: usize = 64 << 10;

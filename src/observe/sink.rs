@@ -75,6 +75,14 @@ impl Sink {
         Self::start(LogDestination::stderr()?, style)
     }
 
+    /// Starts a log in the journal of systemd.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn journal(style: &LineStyle) -> io::Result<Self> {
+        Self::start(LogDestination::journal(), style)
+    }
+
     /// Starts a log at the end of a file; creates a missing file with mode 0600.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Log lines as datagrams for a syslog daemon: on this machine over its socket, or on another over UDP.
+//! Log lines as datagrams: for a syslog daemon on this machine over its socket, or on another over UDP; for the journal of systemd.
 
 use std::fmt;
 use std::io;
@@ -18,6 +18,8 @@ pub(super) enum DatagramAddress {
     Unix(PathBuf),
     /// A UDP address.
     Udp(SocketAddr),
+    /// The socket of the journal.
+    Journal(PathBuf),
 }
 
 /// A socket to a syslog daemon.
@@ -74,6 +76,7 @@ impl SyslogClient {
         match &self.to {
             DatagramAddress::Unix(_) => syslog_message::local(line),
             DatagramAddress::Udp(_) => syslog_message::rfc5424(&self.host, line),
+            DatagramAddress::Journal(_) => syslog_message::journal(line),
         }
     }
 }
@@ -81,7 +84,7 @@ impl SyslogClient {
 impl SyslogSocket {
     fn open(to: &DatagramAddress) -> io::Result<Self> {
         match to {
-            DatagramAddress::Unix(path) => unix(path).map(Self::Unix),
+            DatagramAddress::Unix(path) | DatagramAddress::Journal(path) => unix(path).map(Self::Unix),
             DatagramAddress::Udp(address) => udp(*address).map(Self::Udp),
         }
     }
@@ -127,6 +130,7 @@ impl fmt::Display for SyslogClient {
         match &self.to {
             DatagramAddress::Unix(path) => write!(f, "syslog at unix:{}", path.display()),
             DatagramAddress::Udp(address) => write!(f, "syslog at udp:{address}"),
+            DatagramAddress::Journal(_) => f.write_str("the journal"),
         }
     }
 }
@@ -177,6 +181,18 @@ mod tests {
         let mut bytes = [0; 1024];
         daemon.recv(&mut bytes).unwrap();
         syslog.write(b"{}\n").unwrap();
+    }
+
+    #[test]
+    fn the_journal_gets_the_fields_of_each_event() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let journal = UnixDatagram::bind(&path).unwrap();
+        let mut client = SyslogClient::new(DatagramAddress::Journal(path));
+        client.write("PRIORITY=3\u{1e}MESSAGE=a\nlost lines=2\n".as_bytes()).unwrap();
+        assert_eq!(received(|bytes| journal.recv(bytes)), "PRIORITY=3\nMESSAGE=a\n");
+        let note = "PRIORITY=4\nSYSLOG_IDENTIFIER=callgate\nMESSAGE=lost lines=2\n";
+        assert_eq!(received(|bytes| journal.recv(bytes)), note);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Audit lines as messages of syslog.
+//! Lines as messages: audit lines for syslog, events for the journal of systemd.
 
 use jiff::{Timestamp, Zoned};
 
@@ -6,6 +6,20 @@ use jiff::{Timestamp, Zoned};
 const AUTHPRIV: u8 = 10;
 const NOTICE: u8 = 5;
 const WARNING: u8 = 4;
+
+/// Stands in a line for the newlines between the fields of an entry of the journal. No value has it.
+pub(super) const JOURNAL_SEPARATOR: char = '\u{1e}';
+
+/// Returns a line as an entry of the journal (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>). A line that is no event, as a note
+/// about lost lines, is its message.
+pub(super) fn journal(line: &str) -> String {
+    let fields = line.replace(JOURNAL_SEPARATOR, "\n");
+    let begin = match line.starts_with("PRIORITY=") {
+        true => "".to_owned(),
+        false => format!("PRIORITY={WARNING}\nSYSLOG_IDENTIFIER=callgate\nMESSAGE="),
+    };
+    format!("{begin}{fields}\n")
+}
 
 /// Returns the name of this machine.
 pub(super) fn host() -> String {

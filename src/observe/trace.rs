@@ -1,13 +1,18 @@
-//! Events on standard error. They wait in a queue, as the lines of any log, so that a terminal or a pipe that is not
-//! read blocks nothing else.
+//! Events on standard error, or in the journal of systemd if standard error leads there. They wait in a queue, as the lines of
+//! any log, so that a terminal or a pipe that is not read blocks nothing else.
 
+mod journal;
+
+use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::panic::{self, PanicHookInfo};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
@@ -16,30 +21,91 @@ use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt};
 
+use self::journal::JournalFormat;
 use super::sink::Sink;
 use crate::config::LogFormat;
 
 /// The filter and the format of events.
 type EventLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-static EVENTS: OnceLock<Handle<EventLayer, Registry>> = OnceLock::new();
+static EVENTS: OnceLock<Events> = OnceLock::new();
+/// Tells that the operator ordered a level.
+static ORDERED: Notify = Notify::const_new();
 /// The queue of standard error.
 static LOG: OnceLock<Sink> = OnceLock::new();
 
 /// How long a program that ends, or a panic of its first thread, waits for its events to be written.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
+/// The events of the process, and what of them is written.
+struct Events {
+    handle: Handle<EventLayer, Registry>,
+    settings: Mutex<EventSettings>,
+}
+
+/// What of the events is written, and how.
+#[derive(Debug, Clone, Copy)]
+struct EventSettings {
+    levels: EventLevels,
+    format: LogFormat,
+    /// Whether standard error leads to the journal.
+    is_journal: bool,
+}
+
+/// A level that holds for a while instead of the configured one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderedLevel {
+    /// The level.
+    pub level: Level,
+    /// When the configured level holds again.
+    pub until: Instant,
+}
+
+/// The levels of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventLevels {
+    /// The level of the configuration.
+    pub configured: Level,
+    /// The level that the operator ordered, if that holds now.
+    pub ordered: Option<OrderedLevel>,
+}
+
+impl EventLevels {
+    /// Returns the level that holds now.
+    #[must_use]
+    pub fn current(&self) -> Level {
+        self.ordered.map_or(self.configured, |ordered| ordered.level)
+    }
+}
+
+impl Events {
+    fn settings(&self) -> MutexGuard<'_, EventSettings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut EventSettings)) {
+        let mut settings = self.settings();
+        change(&mut settings);
+        if let Err(error) = self.handle.reload(events(&settings)) {
+            tracing::error!(%error, "cannot change the level and the format of events");
+        }
+    }
+}
+
 /// Sends events to standard error: those of callgate from `level` up, those of libraries from `WARN` up. A panic
 /// becomes an event, too.
 ///
 /// Without colours: most lines are read in a journal. A second call changes nothing.
 pub fn init(level: Level, format: LogFormat) {
-    let (layer, handle) = reload::Layer::new(events(level, format));
+    let levels = EventLevels { configured: level, ordered: None };
+    let settings = EventSettings { levels, format, is_journal: journal::is_stderr() };
+    let (layer, handle) = reload::Layer::new(events(&settings));
     match tracing_subscriber::registry().with(layer).try_init() {
         // Only the first call succeeds.
         Ok(()) => {
-            let _ = EVENTS.set(handle);
-            match Sink::stderr(&format.into()) {
+            let _ = EVENTS.set(Events { handle, settings: Mutex::new(settings) });
+            let sink = if settings.is_journal { Sink::journal } else { Sink::stderr };
+            match sink(&format.into()) {
                 Ok(log) => drop(LOG.set(log)),
                 Err(error) => tracing::warn!(%error, "events are written without a queue"),
             }
@@ -84,22 +150,58 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// Changes the level and the format, if [`init`] installed the layer.
+/// Changes the configured level and the format, if [`init`] installed the layer. A level that the operator ordered stays.
 pub fn change(level: Level, format: LogFormat) {
-    if let Some(handle) = EVENTS.get()
-        && let Err(error) = handle.reload(events(level, format))
-    {
-        tracing::error!(%error, "cannot change the level and the format of events");
+    if let Some(events) = EVENTS.get() {
+        events.change(|settings| (settings.levels.configured, settings.format) = (level, format));
+    }
+}
+
+/// Returns the levels of events; nothing if [`init`] did not install the layer.
+#[must_use]
+pub fn levels() -> Option<EventLevels> {
+    EVENTS.get().map(|events| events.settings().levels)
+}
+
+/// Sets the level that holds instead of the configured one, or ends it. [`end_ordered_levels`] ends it in time.
+pub fn order_level(ordered: Option<OrderedLevel>) {
+    if let Some(events) = EVENTS.get() {
+        events.change(|settings| settings.levels.ordered = ordered);
+        ORDERED.notify_one();
+    }
+}
+
+/// Ends each ordered level when its time is over.
+pub async fn end_ordered_levels() -> Infallible {
+    let Some(events) = EVENTS.get() else { return pending().await };
+    loop {
+        let ordered = events.settings().levels.ordered;
+        let over = async {
+            match ordered {
+                Some(ordered) => sleep_until(ordered.until).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = over => {
+                events.change(|settings| settings.levels.ordered = settings.levels.ordered.filter(|now| Some(*now) != ordered));
+                tracing::warn!("the time of the ordered level of events is over");
+            }
+            () = ORDERED.notified() => {}
+        }
     }
 }
 
 /// The targets are the outermost layer: only there is their refusal final and cached, so that events of libraries below
 /// their level are not checked anew for each request.
-fn events(level: Level, format: LogFormat) -> EventLayer {
+fn events(settings: &EventSettings) -> EventLayer {
+    let targets = targets(settings.levels.current());
     let lines = fmt::layer().with_writer(EventQueue).with_ansi(false);
-    match format {
-        LogFormat::Text => lines.and_then(targets(level)).boxed(),
-        LogFormat::Json => lines.json().and_then(targets(level)).boxed(),
+    match (settings.format, settings.is_journal) {
+        (LogFormat::Text, false) => lines.and_then(targets).boxed(),
+        (LogFormat::Json, false) => lines.json().and_then(targets).boxed(),
+        (LogFormat::Text, true) => journal::text(lines).map_event_format(JournalFormat).and_then(targets).boxed(),
+        (LogFormat::Json, true) => lines.json().map_event_format(JournalFormat).and_then(targets).boxed(),
     }
 }
 
@@ -172,8 +274,10 @@ mod tests {
 
     #[test]
     fn what_nobody_hears_is_known_without_asking() {
-        for format in [LogFormat::Text, LogFormat::Json] {
-            assert_eq!(events(Level::INFO, format).max_level_hint(), Some(LevelFilter::INFO), "{format:?}");
+        for (format, is_journal) in [(LogFormat::Text, false), (LogFormat::Json, false), (LogFormat::Text, true)] {
+            let levels = EventLevels { configured: Level::INFO, ordered: None };
+            let settings = EventSettings { levels, format, is_journal };
+            assert_eq!(events(&settings).max_level_hint(), Some(LevelFilter::INFO), "{settings:?}");
         }
     }
 

@@ -4,6 +4,7 @@
 //! It has a thread of its own, so it answers while workers are busy, and to the end of a drain.
 
 mod connections;
+mod log_level;
 mod order;
 mod service;
 mod sessions;
@@ -33,6 +34,7 @@ use super::succession::Predecessors;
 use crate::config::Listen;
 use crate::observe::heartbeat::Heartbeats;
 use crate::observe::metrics::Metrics;
+use crate::observe::trace;
 
 /// The most connections at once. The next one replaces the one that has been open for longest.
 pub(super) const MAX_CONNECTIONS: usize = 64;
@@ -80,6 +82,7 @@ impl AdminListener {
                         let Err(error) = served;
                         tracing::error!(%error, "cannot answer at the admin listener");
                     }
+                    never = trace::end_ordered_levels() => match never {},
                     _ = &mut shall_end => {}
                 }
             });

@@ -13,7 +13,7 @@ const SHADOW: &str = "
 shadow = [\"client\", \"caller\", \"account\"]
 ";
 
-/// More tables for the gate of the pages about audit, freezes and limits.
+/// More tables for the gate of the pages about audit, commands, freezes and limits.
 const GUARDED: &str = "
 [audit]
 file = \"/var/log/callgate/audit.log\"
@@ -50,7 +50,7 @@ async fn the_commands_of_the_other_documents_do_what_is_shown() {
             let mut machine = Machine::new(app, pbx);
             machine.write_secrets();
             let is_one_of = |pages: &[&str]| pages.iter().any(|page| path.ends_with(page));
-            let guarded = if is_one_of(&["audit.md", "freeze.md", "limits.md"]) { GUARDED } else { "" };
+            let guarded = if is_one_of(&["audit.md", "commands.md", "freeze.md", "limits.md"]) { GUARDED } else { "" };
             let shadow = if is_one_of(&["limits.md"]) { SHADOW } else { "" };
             machine.write("proxy.toml", &machine.real(&format!("{}{guarded}{shadow}", readme_configuration())));
             machine.start_gate();

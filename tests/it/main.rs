@@ -136,6 +136,7 @@ mod operate {
     pub mod handover;
     pub mod init;
     pub mod keys;
+    pub mod log_level;
     pub mod logs;
     pub mod memory;
     pub mod monitoring;

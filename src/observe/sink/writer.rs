@@ -137,9 +137,8 @@ impl LogWriter {
     /// none.
     fn report(&self, outcome: io::Result<()>) {
         let was_failing = self.shared.losses.failing.swap(outcome.is_err(), Ordering::Relaxed);
-        if let (Err(error), false, false) =
-            (outcome, was_failing, matches!(self.destination, LogDestination::Stderr(_)))
-        {
+        let is_events = matches!(self.destination, LogDestination::Stderr(_) | LogDestination::Journal(_));
+        if let (Err(error), false, false) = (outcome, was_failing, is_events) {
             tracing::error!(destination = %self.destination, error = &error as &dyn Error, "cannot write the log");
         }
     }

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use super::AdminContext;
 use super::connections::OrderInProgress;
+use super::log_level::{self, LogLevelOrder};
 use super::order::{self, OrderError};
 use super::sessions::{self, SessionChoice};
 use super::status::{PartStatus, Sight, StatusReport, status_page};
@@ -56,7 +57,7 @@ const PHONE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The body of a 404.
 const ENDPOINTS: &str = "here are /livez, /readyz, /metrics, /status, /status.json, /explain, /reload, /freeze, /thaw, \
-                         /freezes, /phones, /sessions, /sessions/end, /limits and /openapi.json\n";
+                         /freezes, /phones, /sessions, /sessions/end, /limits, /log/level and /openapi.json\n";
 
 /// The login endpoints in OpenAPI 3.1.
 const OPENAPI: &str = include_str!("../../../docs/openapi.json");
@@ -87,6 +88,7 @@ enum AdminEndpoint {
     EndSessions,
     Phones,
     Limits,
+    LogLevel,
 }
 
 /// The order to freeze a target.
@@ -135,6 +137,7 @@ impl AdminEndpoint {
             "/sessions/end" => Self::EndSessions,
             "/phones" => Self::Phones,
             "/limits" => Self::Limits,
+            "/log/level" => Self::LogLevel,
             _ => return None,
         })
     }
@@ -151,7 +154,8 @@ impl AdminEndpoint {
             | Self::Phones
             | Self::Sessions
             | Self::EndSessions
-            | Self::Limits => "POST",
+            | Self::Limits
+            | Self::LogLevel => "POST",
         }
     }
 
@@ -234,6 +238,10 @@ impl AdminService {
             },
             AdminEndpoint::Limits => match order::read(request, client.may_order).await {
                 Ok(ListOrder {}) => json(StatusCode::OK, &self.limits()),
+                Err(refusal) => refused(refusal),
+            },
+            AdminEndpoint::LogLevel => match order::read(request, client.may_order).await {
+                Ok(order) => log_level(&order, client),
                 Err(refusal) => refused(refusal),
             },
             AdminEndpoint::Sessions => match order::read(request, client.may_order).await {
@@ -427,6 +435,14 @@ impl AdminService {
             return status_page(&report, &self.context.sampler.steps());
         }
         json(StatusCode::OK, &json!(report))
+    }
+}
+
+/// Tells the level of events, after it is changed if the order says so.
+fn log_level(order: &LogLevelOrder, client: &AdminClient) -> AdminResponse {
+    match log_level::carry_out(order, &client.name) {
+        Some(levels) => json(StatusCode::OK, &levels),
+        None => problem(StatusCode::CONFLICT, "not_here", "the events of this process do not go to standard error"),
     }
 }
 
