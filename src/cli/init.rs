@@ -6,8 +6,8 @@ mod questions;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use self::draft::{Draft, DraftError};
-use self::questions::{Answers, GivenAnswers, Questions};
+use self::draft::{Draft, DraftError, is_kept};
+use self::questions::{Answers, CertificateAnswer, GivenAnswers, Questions};
 use super::{CommandResult, EX_CONFIG, EX_USAGE, certs, print_line, print_remark, report_error, report_problems};
 
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub(super) struct Arguments {
 
 /// Asks, writes the files, and prints the next steps.
 pub(super) fn run(arguments: &Arguments) -> CommandResult {
-    if !arguments.force && arguments.config.symlink_metadata().is_ok() {
+    if !arguments.force && is_kept(&arguments.config) {
         return Err(report_error("nothing was written", &DraftError::Exists(arguments.config.clone())));
     }
     let questions = Questions { are_asked: !arguments.non_interactive };
@@ -52,15 +52,23 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
     for (path, mode) in draft.paths() {
         print_line(&format_args!("wrote {} (mode {mode:03o})", path.display()))?;
     }
-    print_line(&next_steps(&arguments.config, &answers))
+    print_line(&next_steps(&arguments.config, &answers, draft.is_system()))
 }
 
-fn next_steps(config: &Path, answers: &Answers) -> String {
+/// `has_unit`: whether systemd runs callgate with this configuration.
+fn next_steps(config: &Path, answers: &Answers, has_unit: bool) -> String {
     let name = config.display();
     let mut steps = Vec::new();
-    if answers.certificate.is_none() {
-        let folder = config.parent().unwrap_or_else(|| Path::new("")).join("certs");
-        steps.push(format!("the certificate is for development only; {}", certs::trust(&folder)));
+    match answers.certificate {
+        CertificateAnswer::Files(..) => {}
+        CertificateAnswer::Acme => steps.push(
+            "let the names lead to this machine, at port 443, and read the terms of Let's Encrypt: callgate accepts them"
+                .to_owned(),
+        ),
+        CertificateAnswer::Development => {
+            let folder = config.parent().unwrap_or_else(|| Path::new("")).join("certs");
+            steps.push(format!("the certificate is for development only; {}", certs::trust(&folder)));
+        }
     }
     if let Some(whoami) = &answers.whoami {
         steps.push(format!(
@@ -70,7 +78,10 @@ fn next_steps(config: &Path, answers: &Answers) -> String {
         steps.push("add an [[auth]] method and an [[allow]] rule: without them no caller can log in".to_owned());
     }
     steps.push(format!("try what the file names:  callgate check --online -c {name}"));
-    steps.push(format!("serve:  callgate run -c {name}"));
+    steps.push(match has_unit {
+        true => "serve:  systemctl enable --now callgate".to_owned(),
+        false => format!("serve:  callgate run -c {name}"),
+    });
     let numbered = steps.iter().enumerate().map(|(index, step)| format!("{}. {step}", index + 1));
     format!("next:\n{}", numbered.collect::<Vec<_>>().join("\n"))
 }

@@ -4,18 +4,24 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf, absolute};
 
-use super::questions::{AdminPassword, Answers, PbxAnswers};
+use super::questions::{AdminPassword, Answers, CertificateAnswer, PbxAdmin};
 use crate::cli::environment;
 use crate::config::{self, Problem, Problems};
 use crate::model::secret::Secret;
 use crate::observe::RequestId;
 use crate::tls::dev;
 
-/// The folder of the package, whose sockets are elsewhere.
+/// The folder of the package, whose unit runs callgate as a user of its own.
 const SYSTEM: &str = "/etc/callgate";
+/// The configuration that the package brings.
+const EXAMPLE: &str = "/usr/share/callgate/proxy.toml";
+/// The folder of the package's state, which belongs to the user of its unit.
+const STATE: &str = "/var/lib/callgate";
+/// The mode of a secret.
+const SECRET: u32 = 0o600;
 
 /// The files that are to be written.
 pub(super) struct Draft {
@@ -56,15 +62,15 @@ impl Draft {
         let name = config.file_name().ok_or_else(|| io::Error::other("the configuration has no name"))?;
         let mut draft = Self { files: Vec::new(), folder };
         draft.add(name, 0o644, configuration(answers, &draft.folder)?);
-        if answers.certificate.is_none() {
-            let hosts: Vec<_> = answers.app_host.iter().chain(&answers.pbx_host).map(String::as_str).collect();
+        if let CertificateAnswer::Development = answers.certificate {
+            let hosts: Vec<_> = answers.hosts().collect();
             let certificate = dev::certificate(&hosts).map_err(io::Error::other)?;
             for (name, mode, text) in certificate.files() {
                 draft.add(Path::new("certs").join(name), mode, text.to_owned());
             }
         }
-        if let Some(PbxAnswers { admin: Some((_, AdminPassword::Given(password))), .. }) = &answers.pbx {
-            draft.add("pbx-admin", 0o600, format!("{}\n", password.expose()));
+        if let Some(PbxAdmin { password: AdminPassword::Given(password), .. }) = answers.pbx_admin() {
+            draft.add("pbx-admin", SECRET, format!("{}\n", password.expose()));
         }
         Ok(draft)
     }
@@ -78,6 +84,11 @@ impl Draft {
         self.files.iter().map(|file| (self.folder.join(&file.name), file.mode))
     }
 
+    /// Whether the files are those of the package's unit.
+    pub(super) fn is_system(&self) -> bool {
+        is_system(&self.folder)
+    }
+
     /// Returns the folders that the files go into.
     pub(super) fn folders(&self) -> BTreeSet<PathBuf> {
         self.paths().filter_map(|(path, _)| path.parent().map(Path::to_owned)).collect()
@@ -88,7 +99,7 @@ impl Draft {
     /// # Errors
     /// When the configuration is wrong, a file exists and is not to be replaced, or cannot be written.
     pub(super) fn write(&self, replaces: bool) -> Result<Vec<Problem>, DraftError> {
-        if let Some((path, _)) = self.paths().find(|(path, _)| !replaces && path.symlink_metadata().is_ok()) {
+        if let Some((path, _)) = self.paths().find(|(path, _)| !replaces && is_kept(path)) {
             return Err(DraftError::Exists(path));
         }
         fs::create_dir_all(&self.folder)?;
@@ -101,10 +112,14 @@ impl Draft {
 
     /// Writes all files into a folder, reads the configuration there, and moves them into their places.
     fn write_by_way_of(&self, place: &Path) -> Result<Vec<Problem>, DraftError> {
+        let user = self.is_system().then(unit_user).flatten();
         for file in &self.files {
             let path = place.join(&file.name);
             fs::create_dir_all(path.parent().unwrap_or(place))?;
             let mut written = OpenOptions::new().write(true).create_new(true).mode(file.mode).open(path)?;
+            if let Some(user) = user.filter(|_| file.mode == SECRET) {
+                fchown(&written, Some(user), None)?;
+            }
             written.write_all(file.content.expose().as_bytes())?;
         }
         let text = self.files.first().map_or("", |config| config.content.expose());
@@ -119,6 +134,24 @@ impl Draft {
     }
 }
 
+/// Whether a folder is that of the package.
+fn is_system(folder: &Path) -> bool {
+    folder == Path::new(SYSTEM)
+}
+
+/// Whether a file is there that only `--force` replaces: any but the configuration of the package, which names no real host.
+pub(super) fn is_kept(path: &Path) -> bool {
+    let is_in_system = || absolute(path).is_ok_and(|path| path.parent().is_some_and(is_system));
+    let is_example = || fs::read(path).is_ok_and(|text| fs::read(EXAMPLE).is_ok_and(|example| text == example));
+    path.symlink_metadata().is_ok() && !(is_in_system() && is_example())
+}
+
+/// Returns the user of the package's unit, if root runs this: only root can give it a file.
+fn unit_user() -> Option<u32> {
+    let is_root = rustix::process::geteuid().is_root();
+    fs::metadata(STATE).ok().map(|found| found.uid()).filter(|_| is_root)
+}
+
 /// Returns the text of the configuration. `folder`: its folder.
 fn configuration(answers: &Answers, folder: &Path) -> io::Result<String> {
     let mut text = "# Made by `callgate init`. docs/configure.md explains every key.\n".to_owned();
@@ -127,11 +160,7 @@ fn configuration(answers: &Answers, folder: &Path) -> io::Result<String> {
         text.push('\n');
     };
     line(&format!("listen = {}", quoted(&answers.listen)));
-    let (chain, key) = match &answers.certificate {
-        Some((chain, key)) => (path(chain)?, path(key)?),
-        None => (quoted("certs/fullchain.pem"), quoted("certs/privkey.pem")),
-    };
-    line(&format!("tls = {{ cert = {chain}, key = {key} }}"));
+    line(&format!("tls = {}", certificate(answers)?));
     if let Some(url) = &answers.app_url {
         line(&format!("\n[app]\nurl = {}{}", quoted(url), hosts(answers.app_host.as_ref())));
         if let Some(whoami) = &answers.whoami {
@@ -140,7 +169,7 @@ fn configuration(answers: &Answers, folder: &Path) -> io::Result<String> {
     }
     if let Some(pbx) = &answers.pbx {
         line(&format!("\n[pbx]\nurl = {}{}", quoted(&pbx.url), hosts(answers.pbx_host.as_ref())));
-        if let Some((user, password)) = &pbx.admin {
+        if let Some(PbxAdmin { user, password, .. }) = &pbx.admin {
             let file = match password {
                 AdminPassword::File(file) => path(file)?,
                 AdminPassword::Given(_) => quoted("pbx-admin"),
@@ -152,28 +181,62 @@ fn configuration(answers: &Answers, folder: &Path) -> io::Result<String> {
         line(&format!("\n[voximplant]\nusers = {{ file = {} }}", path(users)?));
     }
     line(&rule(answers));
-    let socket = if folder == Path::new(SYSTEM) { "unix:/run/callgate/admin.sock" } else { "unix:admin.sock" };
-    line(&format!("\n# For callgate status, reload, sessions and freeze.\n[admin]\nlisten = {}", quoted(socket)));
+    line(&operation(folder));
     Ok(text)
+}
+
+fn certificate(answers: &Answers) -> io::Result<String> {
+    let (chain, key) = match &answers.certificate {
+        CertificateAnswer::Files(chain, key) => (path(chain)?, path(key)?),
+        CertificateAnswer::Development => (quoted("certs/fullchain.pem"), quoted("certs/privkey.pem")),
+        CertificateAnswer::Acme => {
+            let names: Vec<_> = answers.hosts().map(quoted).collect();
+            return Ok(format!("{{ acme = {{ names = [{}] }} }}", names.join(", ")));
+        }
+    };
+    Ok(format!("{{ cert = {chain}, key = {key} }}"))
 }
 
 /// Returns the rule for the callers that the app names; nothing if it names none.
 fn rule(answers: &Answers) -> String {
-    let has_admin = answers.pbx.as_ref().is_some_and(|pbx| pbx.admin.is_some());
-    if answers.whoami.is_none() || !has_admin && answers.voximplant_users.is_none() {
+    let admin = answers.pbx_admin();
+    if answers.whoami.is_none() || admin.is_none() && answers.voximplant_users.is_none() {
         return "\n# No caller can log in yet: that takes an [[auth]] method and an [[allow]] rule (docs/rules.md)."
             .to_owned();
     }
     let mut rule =
         "\n# Without a rule no login: these names are claims, which the app's whoami answers with.\n[[allow]]"
             .to_owned();
-    if has_admin {
-        let _ = write!(rule, "\npbx = {{ domain = \"{{tenant}}\", account = \"{{ext}}\" }}");
+    if let Some(admin) = admin {
+        let _ = write!(rule, "\npbx = {{ domain = {}, account = \"{{ext}}\" }}", quoted(&admin.domain));
     }
     if answers.voximplant_users.is_some() {
         let _ = write!(rule, "\nvoximplant = \"{{vox}}\"");
     }
     rule
+}
+
+/// Returns the tables for the operator, with the files that callgate makes. `folder`: that of the configuration.
+fn operation(folder: &Path) -> String {
+    let [run, log, state] = match is_system(folder) {
+        true => ["/run/callgate/", "/var/log/callgate/", "/var/lib/callgate/"],
+        false => [""; 3],
+    };
+    format!(
+        r#"
+# For callgate status, reload, sessions and freeze.
+[admin]
+listen = "unix:{run}admin.sock"
+
+# Who logged in as which account: callgate audit report.
+[audit]
+file = "{log}audit.log"
+chain = true
+
+# Used links, freezes and certificates from an ACME server outlive a restart.
+[state]
+file = "{state}callgate.state""#
+    )
 }
 
 fn hosts(host: Option<&String>) -> String {

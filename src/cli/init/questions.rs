@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use crate::cli::print_remark;
 use crate::model::secret::Secret;
 
+/// The domain of a caller where no answer names it: the app's claim alone.
+const DOMAIN: &str = "{tenant}";
+
 /// The options that answer the questions.
 #[derive(Debug, clap::Args)]
 pub(super) struct GivenAnswers {
@@ -24,8 +27,11 @@ pub(super) struct GivenAnswers {
     /// The private key of the certificate
     #[arg(long, value_name = "FILE", requires = "certificate")]
     key: Option<PathBuf>,
-    /// Make a certificate for development
+    /// Order the certificate at Let's Encrypt, which connects to these names at port 443
     #[arg(long, conflicts_with = "certificate")]
+    acme: bool,
+    /// Make a certificate for development
+    #[arg(long, conflicts_with_all = ["certificate", "acme"])]
     development_certificate: bool,
     /// Where the app listens, such as http://127.0.0.1:3000
     #[arg(long, value_name = "URL")]
@@ -39,6 +45,9 @@ pub(super) struct GivenAnswers {
     /// The name of the PBX administrator with whose rights callgate opens sessions
     #[arg(long, value_name = "NAME")]
     pbx_admin: Option<String>,
+    /// The PBX domain of a caller, in claims of the app, such as {tenant}.example.com [default: {tenant}]
+    #[arg(long, value_name = "DOMAIN")]
+    pbx_domain: Option<String>,
     /// The file with the administrator's password; without it one line of standard input
     #[arg(long, value_name = "FILE", requires = "pbx_admin")]
     pbx_password_file: Option<PathBuf>,
@@ -53,19 +62,49 @@ pub(super) struct Answers {
     pub(super) listen: String,
     pub(super) app_host: Option<String>,
     pub(super) pbx_host: Option<String>,
-    /// The files of the chain and the key; `None`: a certificate for development is made.
-    pub(super) certificate: Option<(PathBuf, PathBuf)>,
+    pub(super) certificate: CertificateAnswer,
     pub(super) app_url: Option<String>,
     pub(super) whoami: Option<String>,
     pub(super) pbx: Option<PbxAnswers>,
     pub(super) voximplant_users: Option<PathBuf>,
 }
 
+impl Answers {
+    /// Returns the host names of app and PBX.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.app_host.iter().chain(&self.pbx_host).map(String::as_str)
+    }
+
+    pub(super) fn pbx_admin(&self) -> Option<&PbxAdmin> {
+        self.pbx.as_ref()?.admin.as_ref()
+    }
+}
+
+/// Where the certificate comes from.
+#[derive(Debug)]
+pub(super) enum CertificateAnswer {
+    /// The files of the chain and the key.
+    Files(PathBuf, PathBuf),
+    /// callgate orders it.
+    Acme,
+    /// One for development is made now.
+    Development,
+}
+
 /// The answers about the PBX.
 #[derive(Debug)]
 pub(super) struct PbxAnswers {
     pub(super) url: String,
-    pub(super) admin: Option<(String, AdminPassword)>,
+    pub(super) admin: Option<PbxAdmin>,
+}
+
+/// The administrator with whose rights callgate opens sessions.
+#[derive(Debug)]
+pub(super) struct PbxAdmin {
+    pub(super) user: String,
+    pub(super) password: AdminPassword,
+    /// The domain of a caller, as a rule writes it.
+    pub(super) domain: String,
 }
 
 /// Where the administrator's password is.
@@ -84,7 +123,7 @@ pub(super) enum AnswerError {
     Io(#[from] io::Error),
     #[error("the answers ended early: name the rest by options, or add --non-interactive")]
     Ended,
-    #[error("the certificate is missing: name --certificate and --key, or --development-certificate")]
+    #[error("the certificate is missing: name --certificate and --key, --acme or --development-certificate")]
     NoCertificate,
     #[error("a certificate needs a name: give --app-host, --pbx-host or both")]
     NoHost,
@@ -114,7 +153,7 @@ impl Questions {
         let app_host = self.ask("host name of the app", given.app_host.as_ref(), "-")?;
         let pbx_host = self.ask("host name of the PBX", given.pbx_host.as_ref(), "-")?;
         let certificate = self.certificate(given)?;
-        if certificate.is_none() && app_host.is_none() && pbx_host.is_none() {
+        if !matches!(certificate, CertificateAnswer::Files(..)) && app_host.is_none() && pbx_host.is_none() {
             return Err(AnswerError::NoHost);
         }
         self.title("3. The app");
@@ -134,35 +173,44 @@ impl Questions {
         Ok(Answers { listen, app_host, pbx_host, certificate, app_url, whoami, pbx, voximplant_users })
     }
 
-    fn certificate(self, given: &GivenAnswers) -> Result<Option<(PathBuf, PathBuf)>, AnswerError> {
+    fn certificate(self, given: &GivenAnswers) -> Result<CertificateAnswer, AnswerError> {
         if let (Some(chain), Some(key)) = (&given.certificate, &given.key) {
-            return Ok(Some((chain.clone(), key.clone())));
+            return Ok(CertificateAnswer::Files(chain.clone(), key.clone()));
+        }
+        if given.acme {
+            return Ok(CertificateAnswer::Acme);
         }
         if given.development_certificate {
-            return Ok(None);
+            return Ok(CertificateAnswer::Development);
         }
         if !self.are_asked {
             return Err(AnswerError::NoCertificate);
         }
         self.title("2. Certificate");
-        let Some(chain) = self.ask("file in PEM, or - to make one for development", None, "-")? else {
-            return Ok(None);
-        };
-        let key = self.ask("file of its private key", None, "-")?.ok_or(AnswerError::NoKey)?;
-        Ok(Some((chain.into(), key.into())))
+        let question = "file in PEM, acme to order it at Let's Encrypt, or - to make one for development";
+        match self.ask(question, None, "-")?.as_deref() {
+            None => Ok(CertificateAnswer::Development),
+            Some("acme") => Ok(CertificateAnswer::Acme),
+            Some(chain) => {
+                let key = self.ask("file of its private key", None, "-")?.ok_or(AnswerError::NoKey)?;
+                Ok(CertificateAnswer::Files(chain.into(), key.into()))
+            }
+        }
     }
 
     fn pbx(self, given: &GivenAnswers) -> Result<Option<PbxAnswers>, AnswerError> {
         self.title("4. The PBX");
         let Some(url) = self.ask("URL", given.pbx_url.as_ref(), "http://127.0.0.1:8080")? else { return Ok(None) };
-        let Some(admin) = self.ask("name of its administrator", given.pbx_admin.as_ref(), "sso")? else {
+        let Some(user) = self.ask("name of its administrator", given.pbx_admin.as_ref(), "sso")? else {
             return Ok(Some(PbxAnswers { url, admin: None }));
         };
         let password = match &given.pbx_password_file {
             Some(file) => AdminPassword::File(file.clone()),
             None => AdminPassword::Given(ask_password()?),
         };
-        Ok(Some(PbxAnswers { url, admin: Some((admin, password)) }))
+        let question = "domain of a caller, in claims of the app";
+        let domain = self.ask(question, given.pbx_domain.as_ref(), DOMAIN)?.unwrap_or_else(|| DOMAIN.to_owned());
+        Ok(Some(PbxAnswers { url, admin: Some(PbxAdmin { user, password, domain }) }))
     }
 
     fn title(self, title: &str) {

@@ -89,7 +89,7 @@ async fn options_make_a_configuration_that_passes_the_check() {
 #[tokio::test]
 async fn answers_to_the_questions_make_the_same() {
     let dir = folder();
-    let lines = format!("\napp.test\npbx.test\n\n\n\n\n\n{PASSWORD}\nusers\n");
+    let lines = format!("\napp.test\npbx.test\n\n\n\n\n\n{PASSWORD}\n\nusers\n");
     let made = run(command(dir.path(), &["init"], &lines)).await;
     check_code(&made, 0);
     let asked = text(&made.stderr);
@@ -100,6 +100,35 @@ async fn answers_to_the_questions_make_the_same() {
     let ended = run(command(folder().path(), &["init"], "\napp.test\n")).await;
     check_code(&ended, 2);
     assert!(text(&ended.stderr).contains("the answers ended early"), "{}", text(&ended.stderr));
+}
+
+/// Returns the configuration that options make, beside those for an app and a PBX.
+async fn made_by(options: &str) -> String {
+    let dir = folder();
+    let all = format!(
+        "init --non-interactive --app-host app.test --pbx-host pbx.test --app-url http://127.0.0.1:3000 --whoami /api/me \
+         --pbx-url http://127.0.0.1:8080 --pbx-admin sso {options}"
+    );
+    let arguments: Vec<_> = all.split_whitespace().collect();
+    let made = run(command(dir.path(), &arguments, &format!("{PASSWORD}\n"))).await;
+    check_code(&made, 0);
+    assert_eq!(options.contains("--development-certificate"), dir.path().join("certs").exists());
+    fs::read_to_string(dir.path().join("proxy.toml")).unwrap()
+}
+
+#[tokio::test]
+async fn the_domain_of_callers_is_that_of_the_answer() {
+    for (option, domain) in [("", "{tenant}"), ("--pbx-domain {tenant}.pbx.test", "{tenant}.pbx.test")] {
+        let text = made_by(&format!("--development-certificate {option}")).await;
+        assert!(text.contains(&format!("pbx = {{ domain = \"{domain}\", account = \"{{ext}}\" }}")), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn callgate_can_order_the_certificate() {
+    let text = made_by("--acme").await;
+    assert!(text.contains("tls = { acme = { names = [\"app.test\", \"pbx.test\"] } }\n"), "{text}");
+    assert!(text.contains("[state]\nfile = \"callgate.state\""), "{text}");
 }
 
 #[tokio::test]
