@@ -1,5 +1,6 @@
 //! Links and file names in the documents lead to something.
 
+use std::fs;
 use std::path::Path;
 
 use crate::blocks::{documents, split};
@@ -39,16 +40,48 @@ fn the_book_has_each_page_once() {
     assert_eq!(listed, pages);
 }
 
+/// Returns the links of a page that lead to files or headings.
+fn links(path: &Path) -> Vec<String> {
+    let prose = split(path).0;
+    let links = prose.split("](").skip(1).map(|part| part.split(')').next().unwrap().to_owned());
+    links.filter(|link| !link.contains("://")).collect()
+}
+
+/// Returns what the package has below `/usr/share/doc/callgate`: folders and endings, or whole names.
+fn packed() -> Vec<(String, String)> {
+    let manifest = fs::read_to_string("Cargo.toml").unwrap().parse::<toml::Table>().unwrap();
+    let assets = manifest["package"]["metadata"]["deb"]["assets"].as_array().unwrap();
+    let sources = assets.iter().filter(|asset| asset[1].as_str().unwrap().starts_with("usr/share/doc/callgate/"));
+    let sources = sources.map(|asset| asset[0].as_str().unwrap());
+    sources.map(|source| source.split_once('*').unwrap_or((source, ""))).map(|(a, b)| (a.into(), b.into())).collect()
+}
+
+/// The package has the pages, too, and what they lead to but for sources.
+#[test]
+fn links_of_installed_pages_lead_to_installed_files() {
+    let packed = packed();
+    assert!(packed.len() > 10);
+    let is_packed = |path: &str| {
+        packed.iter().any(|(begin, end)| {
+            path.strip_prefix(begin.as_str()).is_some_and(|rest| rest.ends_with(end.as_str()) && !rest.contains('/'))
+        })
+    };
+    for path in documents().into_iter().chain(recipes()) {
+        for link in links(&path).iter().filter(|link| !link.starts_with('#') && is_packed(path.to_str().unwrap())) {
+            let file = link.split('#').next().unwrap();
+            let target = fs::canonicalize(path.parent().unwrap().join(file)).unwrap_or_default();
+            let target = target.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().to_str().unwrap();
+            let is_source = target.starts_with("tests/") || target == "ARCHITECTURE.md";
+            assert!(is_source || is_packed(target), "{}: {link}", path.display());
+        }
+    }
+}
+
 #[test]
 fn links_lead_somewhere() {
     for path in documents().into_iter().chain(recipes()) {
-        let prose = split(&path).0;
-        for part in prose.split("](").skip(1) {
-            let link = part.split(')').next().unwrap();
-            if link.contains("://") {
-                continue;
-            }
-            let (file, place) = link.split_once('#').unwrap_or((link, ""));
+        for link in links(&path) {
+            let (file, place) = link.split_once('#').unwrap_or((&link, ""));
             let target = if file.is_empty() { path.clone() } else { path.parent().unwrap().join(file) };
             assert!(target.exists(), "{}: {link}", path.display());
             if !place.is_empty() {
