@@ -121,11 +121,13 @@ fn few_blocks_are_not_run_and_those_say_why() {
     assert!(reasons.iter().all(|reason| reason.len() > 10), "{reasons:#?}");
 }
 
-/// `tests/package/run` takes its commands from the document, by the number of the block.
+/// `tests/package/run` takes its commands from docs/install.md, by the number of the block, and runs docs/walkthrough.md whole.
 #[test]
 fn every_command_of_an_installation_is_run() {
     let script = fs::read_to_string("tests/package/run").unwrap();
-    let blocks = all_blocks(Kind::Installation);
+    let is_walked = |block: &Block| block.place.starts_with("docs/walkthrough.md:");
+    let (walked, blocks): (Vec<_>, Vec<_>) = all_blocks(Kind::Installation).into_iter().partition(is_walked);
+    assert!(!walked.is_empty() && script.contains("walk.py docs/walkthrough.md "));
     assert!(blocks.len() > 3 && blocks.iter().all(|block| block.place.starts_with("docs/install.md:")));
     for number in 1..=blocks.len() {
         assert!(script.contains(&format!("block {number} ")), "block {number}");
