@@ -8,6 +8,7 @@ mod config_file;
 mod demo;
 mod dump;
 mod explain;
+mod explain_keys;
 mod freeze;
 mod hash;
 mod health;
@@ -73,6 +74,7 @@ struct Arguments {
 enum Command {
     /// Serve requests. SIGTERM or SIGINT stops after the requests in flight, a second one at once; SIGHUP reloads the
     /// files, SIGUSR2 hands over to a new process
+    #[command(after_help = "`callgate config explain` explains the keys of the configuration.")]
     Run {
         #[command(flatten)]
         config: ConfigArgument,
@@ -128,7 +130,7 @@ enum Command {
     Log(log_level::LogCommand),
     /// Print the version
     Version(version::Arguments),
-    /// Show the configuration
+    /// Show the configuration, or explain its keys
     #[command(subcommand)]
     Config(dump::ConfigCommand),
     /// Print the JSON Schema of proxy.toml, by which editors complete and check it

@@ -20,5 +20,5 @@ pub use self::files::{FileSnapshot, FileWatch, can_write};
 pub use self::outbound_proxy::OutboundProxy;
 pub use self::permissions::exposed_secret;
 pub use self::problem::{Problem, Problems, UnseenSecret};
-pub use self::schema::{schema, written_value};
+pub use self::schema::{inner_keys, schema, written_value};
 pub use self::types::*;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::explain_keys::{self, KeyArguments};
 use super::{CommandResult, ConfigArgument, load, print_line, report_error};
 use crate::config::keys::{self, KeyRow, KeyTable};
 use crate::config::{Config, Dialect, written_value};
@@ -14,6 +15,8 @@ use crate::config::{Config, Dialect, written_value};
 pub(super) enum ConfigCommand {
     /// Print the configuration as it takes effect: what the file sets, and below it the defaults. Secrets are not read
     Dump(DumpArguments),
+    /// Explain the keys of proxy.toml: type, default, meaning
+    Explain(KeyArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -26,7 +29,13 @@ pub(super) struct DumpArguments {
 }
 
 pub(super) fn run(command: &ConfigCommand) -> CommandResult {
-    let ConfigCommand::Dump(arguments) = command;
+    match command {
+        ConfigCommand::Dump(arguments) => dump(arguments),
+        ConfigCommand::Explain(arguments) => explain_keys::run(arguments),
+    }
+}
+
+fn dump(arguments: &DumpArguments) -> CommandResult {
     let path = arguments.config.path();
     let config = load(path)?;
     let written = read(path).map_err(|error| report_error("cannot read the configuration", &*error))?;

@@ -52,6 +52,12 @@ impl KeyRow {
         (!written.contains('`') && (written.starts_with(['"', '[']) || is_plain(written))).then_some(written)
     }
 
+    /// Returns what it is for, without Markdown.
+    #[must_use]
+    pub fn meaning_text(&self) -> String {
+        plain(self.meaning)
+    }
+
     /// Returns the texts that the row quotes as values, such as `"first"`.
     pub fn words(&self) -> Vec<&'static str> {
         let spans = self.default.split('`').skip(1).step_by(2).chain(self.meaning.split('`').skip(1).step_by(2));
@@ -105,9 +111,43 @@ fn row(line: &'static str, variant: Option<&'static str>) -> Option<KeyRow> {
     Some(KeyRow { name, variant, kind: cells.next()?, default: cells.next()?, meaning: cells.next()? })
 }
 
+/// Returns a text without the marks and the links of Markdown.
+pub(super) fn plain(text: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = text;
+    while let Some((before, linked)) = rest.split_once('[') {
+        plain.push_str(before);
+        // A link has its address in parentheses; other brackets stay.
+        match linked.split_once("](").and_then(|(name, after)| Some((name, after.split_once(')')?.1))) {
+            Some((name, after)) if !name.contains(['[', ']']) => {
+                plain.push_str(name);
+                rest = after;
+            }
+            _ => {
+                plain.push('[');
+                rest = linked;
+            }
+        }
+    }
+    plain.push_str(rest);
+    plain.replace('`', "")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_are_their_names_and_other_brackets_stay() {
+        for (text, expected) in [
+            ("see [pages](pages.md#a) and `[app]`; end", "see pages and [app]; end"),
+            ("[which list counts](#origins)", "which list counts"),
+            ("`[[allow]]` ([app](app.md))", "[[allow]] (app)"),
+            ("none", "none"),
+        ] {
+            assert_eq!(plain(text), expected);
+        }
+    }
 
     #[test]
     fn the_page_has_all_tables_and_the_keys_of_each() {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{self, KeyRow, KeyTable};
+use super::keys::{self, KeyRow, KeyTable, plain};
 
 /// The keys of tables that are written in braces, each with its type.
 const SHAPES: [(&str, &[(&str, &str)]); 14] = [
@@ -118,7 +118,7 @@ fn of_row(row: &KeyRow, path: &str) -> Value {
     }
     let default = row.default_toml().map_or_else(|| format!(" (default: {})", plain(row.default)), |_| String::new());
     let default = if row.is_required() { String::new() } else { default };
-    schema["description"] = json!(format!("{}{default}", plain(row.meaning)));
+    schema["description"] = json!(format!("{}{default}", row.meaning_text()));
     if let Some(default) = row.default_toml().and_then(written_value) {
         schema["default"] = default;
     }
@@ -151,9 +151,15 @@ fn of_kind(kind: &str, path: &str) -> Value {
     }
 }
 
+/// Returns the keys of a table in braces, each with its type. `path`: the keys that lead to it.
+#[must_use]
+pub fn inner_keys(path: &str) -> &'static [(&'static str, &'static str)] {
+    SHAPES.iter().find(|(known, _)| *known == path).map_or(&[], |(_, keys)| keys)
+}
+
 /// Returns the schema of a table in braces.
 fn shape(path: &str) -> Option<Value> {
-    let (_, keys) = SHAPES.iter().find(|(known, _)| *known == path)?;
+    let keys = Some(inner_keys(path)).filter(|keys| !keys.is_empty())?;
     let property = |(name, kind): &(&str, &str)| ((*name).to_owned(), of_kind(kind, &format!("{path}.{name}")));
     let properties: Map<_, _> = keys.iter().map(property).collect();
     Some(json!({ "type": "object", "properties": properties, "additionalProperties": false }))
@@ -164,43 +170,4 @@ fn shape(path: &str) -> Option<Value> {
 pub fn written_value(written: &str) -> Option<Value> {
     let document: Value = toml::from_str(&format!("value = {written}")).ok()?;
     document.get("value").cloned()
-}
-
-/// Returns a text without the marks and the links of Markdown.
-fn plain(text: &str) -> String {
-    let mut plain = String::new();
-    let mut rest = text;
-    while let Some((before, linked)) = rest.split_once('[') {
-        plain.push_str(before);
-        // A link has its address in parentheses; other brackets stay.
-        match linked.split_once("](").and_then(|(name, after)| Some((name, after.split_once(')')?.1))) {
-            Some((name, after)) if !name.contains(['[', ']']) => {
-                plain.push_str(name);
-                rest = after;
-            }
-            _ => {
-                plain.push('[');
-                rest = linked;
-            }
-        }
-    }
-    plain.push_str(rest);
-    plain.replace('`', "")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn links_are_their_names_and_other_brackets_stay() {
-        for (text, expected) in [
-            ("see [pages](pages.md#a) and `[app]`; end", "see pages and [app]; end"),
-            ("[which list counts](#origins)", "which list counts"),
-            ("`[[allow]]` ([app](app.md))", "[[allow]] (app)"),
-            ("none", "none"),
-        ] {
-            assert_eq!(plain(text), expected);
-        }
-    }
 }

@@ -123,6 +123,8 @@ fn a_wrong_key_or_value_does_not_validate() {
         ("[pbx]\nurl = \"http://a\"\nhandoff = \"coockie\"", ".pbx.handoff: enum [\"link\",\"cookie\"]"),
         ("[server]\nmax_connections = \"9\"", ".server.max_connections: type \"integer\""),
         ("[voximplant]\nusers = { file = \"a\", env = \"b\" }", ".voximplant.users: maxProperties 1"),
+        ("[[auth]]\nname = \"a\"", ".auth[]: required [\"type\",\"whoami\"]"),
+        ("[[auth]]\ntype = \"key\"\nsha256 = \"a\"\nscopes = []\nwhoami = \"/me\"", ".auth[].whoami: unknown"),
         ("[[auth]]\ntype = \"key\"\nsha256 = \"a\"\nscopes = []\nttl = \"1s\"", ".auth[].ttl: unknown"),
     ] {
         let found = faults(&schema, &parsed(&format!("{whole}{more}\n")), "");

@@ -81,3 +81,28 @@ async fn a_wrong_configuration_is_not_shown() {
     check_code(&dumped, 78);
     assert_eq!(text(&dumped.stdout), "");
 }
+
+#[tokio::test]
+async fn keys_are_explained_by_table_and_by_name() {
+    let explained = async |arguments: &[&str], code| {
+        let output = run(callgate(&[&["config", "explain"], arguments].concat())).await;
+        check_code(&output, code);
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    let admin = explained(&["pbx.admin"], 0).await;
+    assert!(
+        admin.starts_with("pbx.admin\n  type: table\n  its keys: user (text), password (secret)\n  default: none\n")
+    );
+    assert!(admin.contains("of the PBX administrator"), "{admin}");
+    let whoami = explained(&["whoami"], 0).await;
+    assert!(whoami.contains("app.whoami\n") && whoami.contains("auth.whoami, where type = \"app\"\n"), "{whoami}");
+    let timeouts = explained(&["server.timeouts"], 0).await;
+    assert!(timeouts.starts_with("server.timeouts\n") && timeouts.contains("\n\nserver.timeouts.idle\n"), "{timeouts}");
+    let all = explained(&[], 0).await;
+    assert!(all.starts_with("above the first table\n  listen, tls, ") && all.contains("\n[[auth]]\n"), "{all}");
+    let unknown = explained(&["pbx.admn"], 2).await;
+    assert!(unknown.contains("no table or key pbx.admn: did you mean pbx.admin?"), "{unknown}");
+    let drain: Value = serde_json::from_str(&explained(&["server.drain", "--json"], 0).await).unwrap();
+    assert_eq!((&drain[0]["key"], &drain[0]["default"]), (&"server.drain".into(), &"\"30s\"".into()));
+    assert!(drain.as_array().is_some_and(|all| all.len() == 1) && drain[0]["required"] == false, "{drain}");
+}
