@@ -30,11 +30,11 @@ use rustls::pki_types::CertificateDer;
 
 pub(crate) use self::app::AppError;
 pub(crate) use self::chain::{Chain, CredentialDigest};
-pub(crate) use self::jwks::fetch_once;
+pub(crate) use self::jwks::{JwksError, fetch_once};
 use self::key::KeyMethod;
 pub(crate) use self::oidc::{
-    BadLogoutToken, Callback, OidcError, OidcMethod, Provider, ProviderLogin, ReportedLogout, forget_all,
-    forget_attempt, forget_login, forget_oldest, verify_logout,
+    BadDocument, BadLogoutToken, Callback, DiscoveryError, OidcError, OidcMethod, Provider, ProviderLogin,
+    ReportedLogout, forget_all, forget_attempt, forget_login, forget_oldest, verify_logout,
 };
 pub(crate) use self::sources::AuthSources;
 use crate::config::Confirm;

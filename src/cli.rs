@@ -41,8 +41,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use self::config_file::ConfigArgument;
-use self::output::{print_line, print_remark};
+use self::config_file::{ConfigArgument, JsonArguments};
+use self::output::{print_line, print_remark, print_warnings};
 use crate::config::{self, Config, Problems};
 use crate::observe::{causes, trace};
 
@@ -85,15 +85,10 @@ enum Command {
     Certs(certs::Arguments),
     /// Show all logins on this machine, with stand-ins for the app, the PBX and Voximplant; needs no set-up
     Demo(demo::Arguments),
-    /// Report every error in a configuration, without serving it. Exit code 78 if there is one
+    /// Report every error in a configuration, without serving it. Exit code 78 if there is one, 69 if only another server
+    /// does not work
     #[command(visible_alias = "validate")]
-    Check {
-        #[command(flatten)]
-        config: ConfigArgument,
-        /// Also try what the configuration names: upstreams, the app's whoami, the PBX administrator's password
-        #[arg(long)]
-        online: bool,
-    },
+    Check(check::Arguments),
     /// Refuse every login as an account and end its tunnels, at once and until it is thawed
     Freeze(freeze::FreezeArguments),
     /// Allow logins as a frozen account again
@@ -110,9 +105,9 @@ enum Command {
     /// Ask the running gate whether it works. Exit code 0 if it does, 1 if not, 69 if no gate answers
     Health(health::Arguments),
     /// Show what the running gate is, serves and has done. Exit code 0 if it is ready, 1 if not, 69 if no gate answers
-    Status(status::Arguments),
+    Status(JsonArguments),
     /// Have the running gate read its files again, and print the outcome. Exit code 78 if the new configuration is not taken
-    Reload(order_reload::Arguments),
+    Reload(JsonArguments),
     /// Turn a Voximplant password into a line for the users file, or make a key for another server
     Hash(hash::Arguments),
     /// Give a Voximplant user a random password, and write only its HA1 into the users file
@@ -157,7 +152,7 @@ pub fn main() -> ExitCode {
         Command::Init(arguments) => init::run(&arguments),
         Command::Certs(arguments) => certs::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
-        Command::Check { config, online } => check::run(&config, online),
+        Command::Check(arguments) => check::run(&arguments),
         Command::Freeze(freezing) => freeze::freeze(&freezing),
         Command::Thaw(thawing) => freeze::thaw(&thawing),
         Command::Sessions(command) => sessions::run(&command),
@@ -208,9 +203,7 @@ fn environment(name: &str) -> Option<String> {
 /// Returns a configuration that was read and prints its warnings, or reports every error in it.
 fn accept(config: Result<Config, Problems>) -> Result<Config, ExitCode> {
     let config = config.map_err(|problems| report_problems(&problems))?;
-    for warning in &config.warnings {
-        print_remark(&format_args!("warning: {warning}"));
-    }
+    print_warnings(&config.warnings);
     Ok(config)
 }
 

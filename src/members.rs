@@ -26,7 +26,8 @@ use self::circuit::{Circuit, Outcome};
 use self::link::EngineLink;
 pub(crate) use self::names::{EngineKey, KeyNames};
 pub(crate) use self::probe::probe;
-use self::ring_text::{OTHER_KEYS, RingFound};
+pub(crate) use self::ring_text::OTHER_KEYS;
+use self::ring_text::RingFound;
 #[cfg(test)]
 pub(crate) use self::test_engine::{Numbers, TestEngine, script_with_test_clock};
 use self::value_seal::ValueSeal;

@@ -19,6 +19,7 @@ pub mod request_id;
 pub mod sink;
 mod syslog;
 mod syslog_message;
+mod syslog_probe;
 mod syslog_stream;
 pub mod trace;
 
@@ -34,6 +35,7 @@ use self::client_fields::ClientFields;
 use self::line::LineStyle;
 pub use self::request_id::RequestId;
 use self::sink::{ClosingLog, FlushRequest, Sink};
+pub(crate) use self::syslog_probe::probe_syslog;
 use crate::config::{AccessFormat, AccessLogTarget, AuditConfig, Config, LogFormat, WhenStuck, can_write};
 
 /// The logs of a configuration. A clone is cheap; each worker has one with buffers of its own ([`Logs::of_worker`]).

@@ -40,7 +40,7 @@ pub(crate) use self::bound_connections::BoundConnections;
 use self::bound_connections::{Binding, Lease};
 use self::choice::{EndpointChoice, EndpointIndex, ExchangeCounts};
 use self::conn::{AttemptError, Conn, ResponseDeadlines};
-pub(crate) use self::connector::{Connector, EndpointReport};
+pub(crate) use self::connector::{Connector, EndpointProbe, EndpointReport};
 pub(crate) use self::error::{ConnectError, Error};
 pub(crate) use self::fetch::{FetchError, Fetcher, send_once};
 use self::idle::IdleConns;

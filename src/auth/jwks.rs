@@ -3,6 +3,7 @@
 //! The keys are fetched at the start and again when they are old. While a fetch fails, the last good keys stay in use. A
 //! token that names an unknown key requests an early fetch, at most one in [`OUT_OF_TURN`].
 
+use std::error::Error;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -65,12 +66,13 @@ pub(crate) struct FetchedKeys {
     pub keys: VerificationKeys,
     /// The number of keys that cannot be used.
     pub skipped: usize,
-    age: Duration,
+    /// The fields of the answer.
+    pub headers: HeaderMap,
 }
 
 /// An error of one fetch.
 #[derive(Debug, thiserror::Error)]
-enum JwksError {
+pub(crate) enum JwksError {
     /// The server gave no answer.
     #[error("no answer from the server of the keys")]
     Fetch(#[from] FetchError),
@@ -139,7 +141,7 @@ impl Jwks {
         self.schedule().begin(Instant::now());
         let fetched = fetch(&self.fetcher, &self.at.url).await;
         self.freshness.note(fetched.as_ref().err().map(|error| causes(error)), Timestamp::now());
-        self.schedule().end(fetched.as_ref().ok().map(|fetched| fetched.age), Instant::now());
+        self.schedule().end(fetched.as_ref().ok().map(|fetched| age(&fetched.headers)), Instant::now());
         match fetched {
             Ok(fetched) => {
                 tracing::debug!(url = %self.at.url, keys = fetched.keys.count(), "fetched keys");
@@ -220,9 +222,8 @@ impl FetchSchedule {
 ///
 /// # Errors
 /// Returns the problem where no keys can be used.
-pub(crate) async fn fetch_once(at: &JwksConfig) -> Result<FetchedKeys, String> {
-    let fetcher = fetcher(at).map_err(|error| error.to_string())?;
-    fetch(&fetcher, &at.url).await.map_err(|error| causes(&error))
+pub(crate) async fn fetch_once(at: &JwksConfig) -> Result<FetchedKeys, Box<dyn Error>> {
+    Ok(fetch(&fetcher(at)?, &at.url).await?)
 }
 
 fn fetcher(at: &JwksConfig) -> Result<Fetcher, rustls::Error> {
@@ -243,7 +244,7 @@ async fn fetch(fetcher: &Fetcher, url: &Uri) -> Result<FetchedKeys, JwksError> {
         return Err(JwksError::Status(answer.status()));
     }
     let (keys, skipped) = VerificationKeys::of_set(answer.body())?;
-    Ok(FetchedKeys { keys, skipped, age: age(answer.headers()) })
+    Ok(FetchedKeys { keys, skipped, headers: answer.into_parts().0.headers })
 }
 
 /// Reads how long the keys of an answer are used (RFC 9111 §5.2.2), within [`AGES`].

@@ -20,7 +20,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use self::attempt::OidcAttempt;
 use self::login::RememberedLogin;
-use self::metadata::{BadDocument, with_query};
+pub(crate) use self::metadata::BadDocument;
+use self::metadata::with_query;
 use super::credentials::{Credentials, Shown};
 use super::{AuthRequest, Error, Proof, Verdict};
 use crate::config;
@@ -40,7 +41,7 @@ use crate::upstream::FetchError;
 pub(crate) use self::attempt::{forget as forget_attempt, forget_all, forget_oldest};
 pub(crate) use self::ended::ProviderLogin;
 pub(crate) use self::logout::{BadLogoutToken, ReportedLogout, verify_logout};
-pub(crate) use self::provider::Provider;
+pub(crate) use self::provider::{DiscoveryError, Provider};
 
 /// The attributes of all cookies: for this host and TLS, not for scripts. The browser sends them with a redirect from the
 /// provider, but not with other requests that other sites cause.

@@ -23,6 +23,16 @@ pub(super) struct ConfigArgument {
     named: Option<PathBuf>,
 }
 
+/// The arguments of a command that prints text, or JSON.
+#[derive(Debug, clap::Args)]
+pub(super) struct JsonArguments {
+    #[command(flatten)]
+    pub(super) config: ConfigArgument,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 impl ConfigArgument {
     /// Returns the path of the configuration, which may not exist.
     pub(super) fn path(&self) -> &Path {

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 use self::draft::{Draft, DraftError, is_kept};
 use self::questions::{Answers, CertificateAnswer, GivenAnswers, Questions};
-use super::{CommandResult, EX_CONFIG, EX_USAGE, certs, print_line, print_remark, report_error, report_problems};
+use super::{
+    CommandResult, EX_CONFIG, EX_USAGE, certs, print_line, print_remark, print_warnings, report_error, report_problems,
+};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -45,9 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
         }
         DraftError::Exists(_) | DraftError::Io(_) => report_error("nothing was written", &error),
     })?;
-    for warning in &warnings {
-        print_remark(&format_args!("warning: {warning}"));
-    }
+    print_warnings(&warnings);
     draft.folders().iter().for_each(|folder| certs::warn_of_owner(folder));
     for (path, mode) in draft.paths() {
         print_line(&format_args!("wrote {} (mode {mode:03o})", path.display()))?;

@@ -5,19 +5,10 @@ use std::process::ExitCode;
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{CommandResult, ConfigArgument, EX_CONFIG, admin_client, print_line, print_remark};
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    config: ConfigArgument,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
+use super::{CommandResult, EX_CONFIG, JsonArguments, admin_client, print_line, print_remark, print_warnings};
 
 /// Prints whether the new configuration was taken; if not, all its problems.
-pub(super) fn run(arguments: &Arguments) -> CommandResult {
+pub(super) fn run(arguments: &JsonArguments) -> CommandResult {
     let refused = StatusCode::UNPROCESSABLE_ENTITY;
     let outcome = admin_client::ask_or(arguments.config.path(), "/reload", &json!({}), refused)?;
     match (outcome, arguments.json) {
@@ -29,9 +20,7 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
 }
 
 fn tell_taken(taken: &Value) -> CommandResult {
-    for warning in texts(&taken["warnings"]) {
-        print_remark(&format_args!("warning: {warning}"));
-    }
+    print_warnings(texts(&taken["warnings"]));
     let changed = texts(&taken["changed"]);
     let changed = if changed.is_empty() { "no file had changed".to_owned() } else { changed.join(", ") };
     print_line(&format_args!("reloaded {}: {changed}", taken["file"].as_str().unwrap_or_default()))

@@ -27,6 +27,11 @@ pub(super) fn print_remark(text: &dyn Display) {
     let _ = write_line(io::stderr(), text);
 }
 
+/// Prints warnings to standard error.
+pub(super) fn print_warnings<W: Display>(warnings: impl IntoIterator<Item = W>) {
+    warnings.into_iter().for_each(|warning| print_remark(&format_args!("warning: {warning}")));
+}
+
 /// Turns the result of a write into the exit code, and reports an error other than a closed pipe.
 pub(super) fn exit_code(stream: &str, written: io::Result<()>) -> CommandResult {
     match written {

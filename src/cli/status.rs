@@ -6,22 +6,13 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{CommandResult, ConfigArgument, EX_UNAVAILABLE, admin_client, print_line, print_remark};
+use super::{CommandResult, EX_UNAVAILABLE, JsonArguments, admin_client, print_line, print_remark};
 
 /// The width of the column of titles.
 const TITLES: usize = 15;
 
-#[derive(Debug, clap::Args)]
-pub(super) struct Arguments {
-    #[command(flatten)]
-    config: ConfigArgument,
-    /// Print JSON, as the admin listener gives it at /status
-    #[arg(long)]
-    json: bool,
-}
-
 /// Prints the state of the gate. The exit code says whether it is ready.
-pub(super) fn run(arguments: &Arguments) -> CommandResult {
+pub(super) fn run(arguments: &JsonArguments) -> CommandResult {
     let (_, answer) = admin_client::fetch(arguments.config.path(), "/status")?;
     let Ok(status) = serde_json::from_str::<Value>(&answer) else {
         print_remark(&"callgate: the gate does not describe itself: is it another version?");

@@ -15,7 +15,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the engine keeps the text.
 const LIFE: Duration = Duration::from_secs(60);
 /// What the operator reads when the keys are not the same.
-pub(super) const OTHER_KEYS: &str = "other members have other `keys`: give all of them the same file";
+pub(crate) const OTHER_KEYS: &str = "other members have other `keys`: give all of them the same file";
 
 const KIND: &str = "ring";
 const TEXT: &[u8] = b"callgate";

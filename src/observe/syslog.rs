@@ -36,6 +36,11 @@ enum SyslogSocket {
     Udp(UdpSocket),
 }
 
+/// Opens a socket to the daemon, and closes it again.
+pub(super) fn probe(to: &DatagramAddress) -> io::Result<()> {
+    SyslogSocket::open(to).map(drop)
+}
+
 impl SyslogClient {
     pub(super) fn new(to: DatagramAddress) -> Self {
         Self { to, host: syslog_message::host(), socket: None, is_deaf: false }

@@ -13,6 +13,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use rustls::ProtocolVersion;
 use tokio::time::Instant;
 
 use self::connection::{StreamConnection, TlsClient};
@@ -95,6 +96,14 @@ impl SyslogStream {
     /// Prepares a connection with TLS, as [`SyslogStream::tcp`] does.
     pub(super) fn tls(to: &SyslogTls) -> io::Result<Self> {
         Ok(Self { tls: Some(TlsClient::new(to)?), ..Self::tcp(to.at.clone()) })
+    }
+
+    /// Connects, and closes the connection again. Returns the version of TLS, where it is spoken.
+    pub(super) fn probe(mut self) -> io::Result<Option<ProtocolVersion>> {
+        self.connect()?;
+        let version = self.connection.as_ref().and_then(StreamConnection::tls_version);
+        self.end();
+        Ok(version)
     }
 
     /// Accepts a line for the next delivery.

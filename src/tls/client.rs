@@ -83,11 +83,12 @@ pub fn handshake_error(error: io::Error) -> io::Error {
 
 const WORDS: ServerWords = ServerWords { plain: "`url` begin with http://", name: "name that in `server_name`" };
 
+/// A handshake that failed, with what the operator can do.
 #[derive(Debug, thiserror::Error)]
 #[error("{advice}")]
-struct HandshakeError {
-    advice: String,
-    source: io::Error,
+pub(crate) struct HandshakeError {
+    pub(crate) advice: String,
+    pub(crate) source: io::Error,
 }
 
 fn roots(trust: &Trust) -> Result<RootCertStore, rustls::Error> {

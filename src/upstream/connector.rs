@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::header::HOST;
 use http::{HeaderValue, Request, Response};
+use rustls::ProtocolVersion;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::CLOSED_AT_ONCE;
@@ -61,10 +63,10 @@ pub(crate) struct EndpointReport {
 /// The result of looking at one endpoint.
 #[derive(Debug)]
 pub(crate) struct EndpointProbe {
-    /// Its `url`.
-    pub address: Arc<str>,
-    /// Whether it can be connected to, as configured.
-    pub connected: Result<(), ConnectError>,
+    /// Whether it can be connected to, as configured; the version of TLS, where it speaks that.
+    pub connected: Result<Option<ProtocolVersion>, ConnectError>,
+    /// How long connecting took.
+    pub took: Duration,
     /// The pin of the certificate it shows, whether that is trusted or not.
     pub pin: Option<Pin>,
 }
@@ -319,15 +321,9 @@ impl Connector {
         Err(format!("cannot reach {}", addresses.join(", ")))
     }
 
-    /// Connects to every endpoint, healthy or not, and looks at its certificate.
+    /// Connects to every endpoint, healthy or not, and looks at its certificate. Returns them in the order of `url`.
     pub(crate) async fn probe_all(&self) -> Vec<EndpointProbe> {
-        let mut probes = Vec::new();
-        for endpoint in &self.0.endpoints {
-            let connected = open(endpoint, self.0.deadline).await.map(drop);
-            let pin = timeout(self.0.deadline, endpoint.pin()).await.ok().flatten().and_then(Result::ok);
-            probes.push(EndpointProbe { address: Arc::clone(&endpoint.address), connected, pin });
-        }
-        probes
+        join_all(self.0.endpoints.iter().map(|endpoint| probe(endpoint, self.0.deadline))).await
     }
 
     /// Finds the endpoints with an `http://` address that speak TLS.
@@ -394,6 +390,14 @@ pub(super) async fn descriptor(due: Instant) -> Option<DescriptorPermit> {
             None => sleep(AGAIN).await,
         }
     }
+}
+
+async fn probe(endpoint: &Endpoint, deadline: Duration) -> EndpointProbe {
+    let begun = Instant::now();
+    let connected = open(endpoint, deadline).await.map(|transport| transport.tls_version());
+    let took = begun.elapsed();
+    let pin = timeout(deadline, endpoint.pin()).await.ok().flatten().and_then(Result::ok);
+    EndpointProbe { connected, took, pin }
 }
 
 async fn open(endpoint: &Endpoint, deadline: Duration) -> Result<Transport, ConnectError> {

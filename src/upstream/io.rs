@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use rustls::ProtocolVersion;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
@@ -39,6 +40,16 @@ pub(super) enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
+}
+
+impl Transport {
+    /// Returns the version of TLS; `None` without TLS.
+    pub(super) fn tls_version(&self) -> Option<ProtocolVersion> {
+        match self {
+            Self::Tls(stream) => stream.get_ref().1.protocol_version(),
+            Self::Plain(_) | Self::Unix(_) => None,
+        }
+    }
 }
 
 impl UpstreamIo {

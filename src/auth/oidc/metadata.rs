@@ -37,9 +37,9 @@ pub(super) struct DiscoveryDocument {
 
 /// The document and the keys of a provider.
 #[derive(Debug)]
-pub(super) struct Metadata {
+pub(crate) struct Metadata {
     pub(super) document: DiscoveryDocument,
-    pub(super) keys: VerificationKeys,
+    pub(crate) keys: VerificationKeys,
 }
 
 /// How the client shows its secret (OpenID Connect Core 1.0 §9).

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode, Uri};
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
@@ -41,6 +41,14 @@ enum Discovery {
     Failed,
     /// The metadata, and when it was fetched.
     Known(Arc<Metadata>, Instant),
+}
+
+/// What one fetch brought.
+#[derive(Debug)]
+pub(crate) struct Discovered {
+    pub(crate) metadata: Metadata,
+    /// The fields of the answer with the discovery document.
+    pub(crate) headers: HeaderMap,
 }
 
 /// One provider. All workers share it.
@@ -89,8 +97,8 @@ impl Provider {
             let found = self.discover().await;
             self.freshness.note(found.as_ref().err().map(|error| causes(error)), Timestamp::now());
             let wait = match found {
-                Ok(metadata) => {
-                    self.discovery.send_replace(Discovery::Known(Arc::new(metadata), Instant::now()));
+                Ok(found) => {
+                    self.discovery.send_replace(Discovery::Known(Arc::new(found.metadata), Instant::now()));
                     failures = 0;
                     FRESH
                 }
@@ -108,22 +116,24 @@ impl Provider {
     }
 
     /// Fetches the metadata and the keys.
-    async fn discover(&self) -> Result<Metadata, DiscoveryError> {
+    async fn discover(&self) -> Result<Discovered, DiscoveryError> {
         let address = format!("{}/.well-known/openid-configuration", self.issuer.trim_end_matches('/'));
         let address = address.parse().map_err(|_| FetchError::Url("it is not an address"))?;
-        let document = DiscoveryDocument::read(&self.get(address, "discovery document").await?, &self.issuer)?;
-        let (keys, skipped) = VerificationKeys::of_set(&self.get(document.jwks_uri().clone(), "key set").await?)?;
+        let answer = self.get(address, "discovery document").await?;
+        let document = DiscoveryDocument::read(answer.body(), &self.issuer)?;
+        let keys = self.get(document.jwks_uri().clone(), "key set").await?;
+        let (keys, skipped) = VerificationKeys::of_set(keys.body())?;
         tracing::debug!(issuer = self.issuer, keys = keys.count(), skipped, "asked the identity provider");
-        Ok(Metadata { document, keys })
+        Ok(Discovered { metadata: Metadata { document, keys }, headers: answer.into_parts().0.headers })
     }
 
-    async fn get(&self, address: Uri, what: &'static str) -> Result<Bytes, DiscoveryError> {
+    async fn get(&self, address: Uri, what: &'static str) -> Result<Response<Bytes>, DiscoveryError> {
         let mut request = Request::new(Bytes::new());
         *request.uri_mut() = address;
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         let answer = self.fetch(request).await?;
         match answer.status() {
-            StatusCode::OK => Ok(answer.into_body()),
+            StatusCode::OK => Ok(answer),
             status => Err(DiscoveryError::Status(what, status)),
         }
     }
@@ -132,8 +142,8 @@ impl Provider {
     ///
     /// # Errors
     /// When the provider cannot be used for logins.
-    pub(crate) async fn try_once(&self) -> Result<(), Box<dyn Error + Send + Sync>> {
-        Ok(self.discover().await.map(drop)?)
+    pub(crate) async fn try_once(&self) -> Result<Discovered, DiscoveryError> {
+        self.discover().await
     }
 
     fn miss(&self, reason: &(dyn Error + 'static)) {
@@ -182,7 +192,7 @@ impl Provider {
 
 /// An error of one fetch. It never contains a text of the provider.
 #[derive(Debug, thiserror::Error)]
-enum DiscoveryError {
+pub(crate) enum DiscoveryError {
     /// The provider gave no answer.
     #[error(transparent)]
     Fetch(#[from] FetchError),

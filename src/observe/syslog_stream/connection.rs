@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::time::Instant;
 
@@ -87,6 +87,11 @@ impl StreamConnection {
         };
         socket.set_write_timeout(Some(WRITE))?;
         Ok(Self { socket, tls, since: Instant::now() })
+    }
+
+    /// Returns the version of TLS; `None` without TLS.
+    pub(super) fn tls_version(&self) -> Option<ProtocolVersion> {
+        self.tls.as_ref()?.protocol_version()
     }
 
     /// Returns how long ago the connection was made.

@@ -131,17 +131,19 @@ async fn the_engine_is_asked_over_tls_with_a_login_and_a_certificate() {
         let output = run(command).await;
         let told = format!("{}{}", text_of(&output.stdout), text_of(&output.stderr));
         assert!(!told.contains("Engine-Passw0rd"), "{told}");
-        told.lines().filter(|line| line.contains("shared: ")).collect::<Vec<_>>().join("\n")
+        told.lines().skip_while(|line| !line.contains(" shared ")).collect::<Vec<_>>().join("\n")
     };
     let right = told(&written).await;
-    assert!(right.starts_with(&format!("shared: localhost:{tls} is Redis ")) && right.lines().count() == 1, "{right}");
+    let line = right.lines().next().unwrap();
+    assert!(line.contains(&format!("what members ask of localhost:{tls} ")) && line.contains(" Redis "), "{right}");
+    assert!(!right.contains("FAIL     shared "), "{right}");
     for (wrong, expected) in [
         (written.replace(&at("ca.pem"), &at("clients.pem")), "not known: name it in `ca`"),
         (written.replace(&format!("localhost:{tls}"), &format!("localhost:{plain}")), "speaks without TLS"),
-        (written.replace("rediss://", "redis://"), "speaks TLS: write rediss:// in `url`"),
+        (written.replace("rediss://", "redis://"), "write rediss:// in `url`"),
         (written.replace("\"member\"", "\"nobody\""), "correct `user` and `password`"),
         (written.replace("keys = ", "prefix = \"other\"\nkeys = "), "give the user all rights"),
-        (written.replace(&certificate, ""), "shared: "),
+        (written.replace(&certificate, ""), "FAIL     shared "),
     ] {
         assert_ne!(wrong, written, "{expected}");
         let told = told(&wrong).await;

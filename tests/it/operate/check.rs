@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use callgate::state::Store;
 use callgate::tls::dev;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::kit::commands::{callgate, run, text};
@@ -47,21 +48,130 @@ async fn check(dir: &TempDir) -> Output {
     output
 }
 
-/// What `check --online` says of `[[passthrough]]`.
+/// Runs `check --online`, and returns its report.
+async fn online(dir: &TempDir) -> Output {
+    let mut command = command(dir, "check");
+    command.arg("--online");
+    run(command).await
+}
+
+/// The line of a report with these words, and the advice below it.
+#[track_caller]
+fn line<'r>(report: &'r str, words: &[&str]) -> (&'r str, Option<&'r str>) {
+    let mut lines = report.lines();
+    let line = lines.find(|line| words.iter().all(|word| line.contains(word)));
+    let line = line.unwrap_or_else(|| panic!("{words:?} are not in {report}"));
+    (line, lines.next().filter(|advice| advice.starts_with("         ")).map(str::trim))
+}
+
 #[tokio::test]
 async fn a_target_that_does_not_answer_is_named() {
     let target = RawUpstream::ok().await;
-    for (to, is_reached) in [(target.addr.to_string(), true), ("127.0.0.1:1".to_owned(), false)] {
+    for (to, verdict, answer) in
+        [(target.addr.to_string(), "ok ", "connected"), ("127.0.0.1:1".to_owned(), "FAIL ", "Connection refused")]
+    {
         let dir = folder(&format!("[[passthrough]]\nnames = [\"phones.test\"]\nto = \"{to}\""));
-        let mut command = command(&dir, "check");
-        command.arg("--online");
-        let output = run(command).await;
-        let problem = "proxy.toml: passthrough: cannot connect to 127.0.0.1:1: Connection refused";
-        assert_eq!(text(&output.stderr).contains(problem), !is_reached, "{output:?}");
+        let output = online(&dir).await;
+        let report = text(&output.stdout);
+        let (line, advice) = line(&report, &["passthrough ", &format!("connect to {to} ")]);
+        assert!(line.starts_with(verdict) && line.contains(answer) && line.contains(" ms "), "{report}");
+        assert_eq!(advice.is_some(), verdict == "FAIL ", "{report}");
         // No certificate here has to name the phones' host.
-        assert!(!text(&output.stderr).contains("phones.test"), "{output:?}");
-        assert_eq!(output.status.code(), Some(78), "the app of this folder does not answer");
+        assert!(!report.contains("phones.test") && !text(&output.stderr).contains("phones.test"), "{output:?}");
+        assert_eq!(output.status.code(), Some(69), "the app of this folder does not answer");
     }
+}
+
+#[tokio::test]
+async fn a_report_is_data_with_json() {
+    let app = RawUpstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno").await;
+    let dir = folder("");
+    let path = dir.path().join("proxy.toml");
+    let file = fs::read_to_string(&path).unwrap();
+    let asked = async |text: &str, options: &[&str], code| {
+        fs::write(&path, text).unwrap();
+        let mut command = command(&dir, "check");
+        command.args(options).arg("--json");
+        let output = run(command).await;
+        assert_eq!(
+            (output.status.code(), String::from_utf8(output.stderr.clone()).unwrap()),
+            (Some(code), String::new())
+        );
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let right = file.replace("http://127.0.0.1:1", &format!("http://{}", app.addr));
+    let report = asked(&right, &["--online"], 0).await;
+    assert_eq!(
+        (&report["file"], &report["online"], &report["exit_code"]),
+        (&json!("proxy.toml"), &json!(true), &json!(0))
+    );
+    let parts: Vec<_> = report["findings"].as_array().unwrap().iter().map(|one| &one["part"]).collect();
+    assert_eq!(parts, ["tls", "app"]);
+    let finding = &report["findings"][1];
+    assert_eq!((&finding["verdict"], &finding["answer"]), (&json!("ok"), &json!("connected")));
+    assert!(finding["milliseconds"].is_u64() && finding["fault"].is_null() && finding["advice"].is_null(), "{finding}");
+
+    let report = asked(&file, &["--online"], 69).await;
+    let finding = &report["findings"][1];
+    assert_eq!((&finding["verdict"], &finding["fault"]), (&json!("fail"), &json!("outside")));
+    assert!(finding["advice"].is_string(), "{finding}");
+
+    let report = asked(&right.replace("[app]", "[app]\ncolour = 1"), &[], 78).await;
+    let finding = &report["findings"][0];
+    assert_eq!((&finding["part"], &finding["fault"]), (&json!("configuration"), &json!("configuration")));
+    assert_eq!(finding["asked"], "proxy.toml:4:1", "{finding}");
+    assert!(report["exit_code"] == 78 && report["online"] == false, "{report}");
+}
+
+/// The exit code tells what the operator mends in the file from what another server lacks.
+#[tokio::test]
+async fn a_syslog_server_and_an_acme_server_are_tried() {
+    let web = RawUpstream::answering(
+        "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 19\r\n\r\n{\"newOrder\":\"/new\"}",
+    )
+    .await;
+    let plain = RawUpstream::answering("HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno").await;
+    let daemon = RawUpstream::silent().await;
+    for (server, syslog, code, words) in [
+        (
+            &web,
+            daemon.addr.to_string(),
+            0,
+            [&["ok ", "tls.acme", "the directory of an ACME server"][..], &["ok ", "audit.syslog", "connected"]],
+        ),
+        (
+            &plain,
+            daemon.addr.to_string(),
+            78,
+            [&["FAIL ", "tls.acme", "404 Not Found"], &["ok ", "audit.syslog", "connected"]],
+        ),
+        (&web, "127.0.0.1:1".to_owned(), 69, [&["ok ", "tls.acme"], &["FAIL ", "audit.syslog", "onnection refused"]]),
+    ] {
+        let dir = folder(&format!("[audit]\nfile = \"audit.log\"\nsyslog = \"tcp:{syslog}\"\n{STATE}"));
+        let path = dir.path().join("proxy.toml");
+        let acme = format!("acme = {{ names = [\"more.test\"], directory = \"http://{}/dir\" }} }}", server.addr);
+        let file = fs::read_to_string(&path).unwrap();
+        let file = file.replace("key = \"privkey.pem\" }", &format!("key = \"privkey.pem\", {acme}"));
+        fs::write(&path, file.replace("http://127.0.0.1:1", &format!("http://{}", web.addr))).unwrap();
+        let output = online(&dir).await;
+        let report = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(code), "{report}{}", text(&output.stderr));
+        for words in words {
+            line(&report, words);
+        }
+        if code == 0 {
+            let (clock, advice) = line(&report, &["warning ", "clock", "the time at tls.acme"]);
+            assert!(clock.contains(" s behind that of this machine") && advice.is_some(), "{report}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_has_its_days_in_the_report() {
+    let output = online(&folder("")).await;
+    let report = text(&output.stdout);
+    let (line, _) = line(&report, &["ok ", "tls ", "fullchain.pem"]);
+    assert!(line.contains("the certificate for app.test: ") && line.contains(" days left, until 2"), "{report}");
 }
 
 const STATE: &str = "[state]\nfile = \"state\"";

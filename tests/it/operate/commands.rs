@@ -26,6 +26,8 @@ use crate::kit::vodia::{Dialect, Options, Vodia};
 
 /// The code of a configuration that is wrong.
 const EX_CONFIG: i32 = 78;
+/// The code where only another server is at fault.
+const EX_UNAVAILABLE: i32 = 69;
 
 #[track_caller]
 pub fn check_code(output: &Output, code: i32) {
@@ -213,10 +215,9 @@ async fn an_online_check_finds_the_version_of_the_pbx_and_its_hand_over() {
         let output = run(folder.command(&["check", "--online"])).await;
         check_code(&output, code);
         let stdout = text(&output.stdout);
-        assert!(stdout.lines().any(|line| line == format!("pbx: PBX/70.1; {fact}")), "{stdout}");
-        let refused =
-            text(&output.stderr).contains("so it is too old for handoff = \"cookie\": write handoff = \"link\"");
-        assert_eq!(refused, code != 0, "{}", text(&output.stderr));
+        assert!(stdout.lines().any(|line| line.ends_with(&format!("PBX/70.1; {fact}"))), "{stdout}");
+        let refused = stdout.contains("it is too old for handoff = \"cookie\": write handoff = \"link\"");
+        assert_eq!(refused, code != 0, "{stdout}");
     }
 }
 
@@ -228,9 +229,10 @@ async fn an_online_check_finds_a_wrong_password() {
     command.env("PBX_ADMIN", "Wrong-Passw0rd!");
     let output = run(command).await;
     check_code(&output, EX_CONFIG);
-    let told = text(&output.stderr);
-    assert!(told.contains("pbx: the PBX refuses the password of \"sso\""), "{told}");
-    assert!(!told.contains("Wrong-Passw0rd!") && !text(&output.stdout).contains("Wrong-Passw0rd!"));
+    let told = text(&output.stdout);
+    let line = told.lines().find(|line| line.contains("a session for the administrator \"sso\"")).unwrap();
+    assert!(line.starts_with("FAIL ") && line.ends_with("the PBX refuses the password"), "{told}");
+    assert!(!told.contains("Wrong-Passw0rd!") && !text(&output.stderr).contains("Wrong-Passw0rd!"));
     assert_eq!(pbx.mints().len(), 1);
 }
 
@@ -242,9 +244,11 @@ async fn an_online_check_finds_an_app_that_accepts_any_cookie() {
     let folder = Folder::new(&text_of.replace("\"pbx.test\"", "\"phone.test\""));
     let output = run(folder.command(&["check", "--online"])).await;
     check_code(&output, EX_CONFIG);
+    let told = text(&output.stdout);
+    let line = told.lines().find(|line| line.contains("/api/me without a cookie")).unwrap();
+    assert!(line.starts_with("FAIL ") && line.ends_with("200 OK"), "{told}");
+    assert!(told.contains("it must answer 401 to a caller without a cookie, or every caller is logged in"), "{told}");
     let told = text(&output.stderr);
-    assert!(told.contains("/api/me answers 200 OK to a caller without a cookie"), "{told}");
-    assert!(told.contains("it must answer 401: or every caller is logged in"), "{told}");
     assert!(told.contains("no certificate of `tls` is for phone.test"), "{told}");
 }
 
@@ -255,12 +259,14 @@ async fn an_online_check_finds_a_wrong_path_and_a_wrong_server() {
     let folder = Folder::new(&text_of.replace("\"/api/me\"", "\"/api/whoami\""));
     let output = run(folder.command(&["check", "--online"])).await;
     check_code(&output, EX_CONFIG);
-    let told = text(&output.stderr);
-    assert!(told.contains("/api/whoami answers ") && told.contains("it must answer 401: is this the path"), "{told}");
+    let told = text(&output.stdout);
+    let asked = "/api/whoami without a cookie";
+    assert!(told.contains(asked) && told.contains("it must answer 401: is `whoami` the path"), "{told}");
     // The app in the place of the PBX.
     let folder = Folder::new(&configuration("127.0.0.1:0", app.addr, app.addr));
     let told = text(&run(folder.command(&["check", "--online"])).await.stdout);
-    assert!(told.contains("pbx: the server does not say that it is a PBX (Server: PBX/…): is `url` right?"), "{told}");
+    let line = told.lines().find(|line| line.contains("the server does not say that it is a PBX (Server: PBX/…)"));
+    assert!(line.is_some_and(|line| line.starts_with("warning ")) && told.contains("is `url` right?"), "{told}");
 }
 
 #[tokio::test]
@@ -289,12 +295,16 @@ async fn an_online_check_finds_servers_that_are_not_there() {
     let oidc = format!("\n[[auth]]\ntype = \"oidc\"\nissuer = \"http://{nobody}\"\nclient_id = \"callgate\"\n");
     let folder = Folder::new(&(configuration("127.0.0.1:0", nobody, nobody) + &oidc));
     let output = run(folder.command(&["check", "--online"])).await;
-    check_code(&output, EX_CONFIG);
-    let told = text(&output.stderr);
-    for table in ["app", "pbx"] {
-        assert!(told.contains(&format!("{table}: cannot connect to {nobody}: ")), "{told}");
+    check_code(&output, EX_UNAVAILABLE);
+    let told = text(&output.stdout);
+    let failing = |words: [&str; 2]| {
+        told.lines().any(|line| line.starts_with("FAIL ") && words.iter().all(|word| line.contains(word)))
+    };
+    for table in ["app ", "pbx "] {
+        assert!(failing([table, &format!("connect to http://{nobody} ")]), "{told}");
     }
-    assert!(told.contains(&format!("the identity provider http://{nobody}: cannot connect: ")), "{told}");
+    assert!(failing([&format!("metadata and keys of http://{nobody}"), "cannot connect: "]), "{told}");
+    assert!(told.ends_with(": parts that do not work: 3\n"), "{told}");
 }
 
 // === hash ===
