@@ -71,10 +71,9 @@ impl AdminListener {
     pub(super) fn start(listener: Listener, most: usize, context: AdminContext) -> io::Result<Self> {
         let (running, mut shall_end) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let is_tcp = matches!(listener.address(), Some(Listen::Tcp(_)));
         let socket = listener.try_clone()?;
         let thread = runtime_thread::start("callgate-admin", move |runtime| {
-            let service = Rc::new(AdminService::new(context, is_tcp));
+            let service = Rc::new(AdminService::new(context));
             // A proxy is not `Send`: one that `explain` builds stays on this thread.
             LocalSet::new().block_on(&runtime, async move {
                 tokio::select! {

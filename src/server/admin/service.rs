@@ -27,7 +27,6 @@ use super::status::{PartStatus, Sight, StatusReport, status_page};
 use crate::freeze::MembersTold;
 use crate::message::target;
 use crate::model::freeze_target::{FreezeTarget, MAX_WHY};
-use crate::model::loopback::is_loopback;
 use crate::model::session::EndReason;
 use crate::observe::audit::{AuditEvent, EventRecord};
 use crate::observe::health::PartReport;
@@ -67,8 +66,6 @@ type AdminResponse = Response<Full<Bytes>>;
 /// Answers the requests of the admin listener.
 pub(super) struct AdminService {
     context: AdminContext,
-    /// Whether it listens on TCP, which a browser can reach, and not on a unix socket.
-    is_tcp: bool,
 }
 
 /// The endpoints.
@@ -165,8 +162,8 @@ impl AdminEndpoint {
 }
 
 impl AdminService {
-    pub(super) const fn new(context: AdminContext, is_tcp: bool) -> Self {
-        Self { context, is_tcp }
+    pub(super) const fn new(context: AdminContext) -> Self {
+        Self { context }
     }
 
     pub(super) async fn serve(self: Rc<Self>, stream: ClientStream, in_progress: OrderInProgress) {
@@ -190,10 +187,11 @@ impl AdminService {
         let Ok(authority) = target::authority(request.version(), request.uri(), request.headers()) else {
             return text(StatusCode::BAD_REQUEST, "the request names no host, or more than one\n");
         };
-        // By DNS rebinding a web page can send a browser here, but only under a host name of the page's own site.
-        if self.is_tcp && !is_loopback(&authority.host) {
+        // By DNS rebinding a web page can send a browser here, also to a unix socket that SSH forwards, but only under a host
+        // name of the page's own site.
+        let Some(origin) = order::own_origin(&authority) else {
             return text(StatusCode::MISDIRECTED_REQUEST, "ask for localhost or a loopback address\n");
-        }
+        };
         let Some(endpoint) = AdminEndpoint::at(request.uri().path()) else {
             return text(StatusCode::NOT_FOUND, ENDPOINTS);
         };
@@ -202,13 +200,12 @@ impl AdminService {
             refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static(endpoint.methods()));
             return refusal;
         }
-        let origin = order::own_origin(&authority);
         match endpoint {
             AdminEndpoint::Livez => self.live(),
             AdminEndpoint::Readyz => self.ready(&request),
             AdminEndpoint::Metrics => self.metrics().await,
             AdminEndpoint::Status => {
-                let sight = sight(request.headers(), client.may_order, origin.as_deref());
+                let sight = sight(request.headers(), client.may_order);
                 self.status(&request, sight).await
             }
             AdminEndpoint::OpenApi => answer(StatusCode::OK, "application/json", OPENAPI.to_owned()),
@@ -248,7 +245,7 @@ impl AdminService {
                 Ok(choice) => answered(sessions::list(&self.context.snapshots.borrow(), &choice)),
                 Err(refusal) => refused(refusal),
             },
-            AdminEndpoint::EndSessions => match order::read_from(request, client.may_order, origin.as_deref()).await {
+            AdminEndpoint::EndSessions => match order::read_from(request, client.may_order, Some(&origin)).await {
                 Ok(choice) => {
                     client.in_progress.begin();
                     self.end_sessions(&choice, client).await
@@ -515,15 +512,14 @@ fn accepts(headers: &HeaderMap, kind: &[u8]) -> bool {
     headers.get_all(header::ACCEPT).iter().any(|line| line.as_bytes().windows(kind.len()).any(|window| window == kind))
 }
 
-/// Returns what the sender of a request for `/status` may see. Who may list sessions sees identities, under a name of this machine
-/// alone (`origin`): a page that leads its own name here by DNS rebinding has a browser send neither `Origin` nor Fetch metadata,
-/// as a program does. A browser shows them only in a window of its own.
-fn sight(headers: &HeaderMap, may_order: bool, origin: Option<&str>) -> Sight {
+/// Returns what the sender of a request for `/status` may see. Who may list sessions sees identities; a browser shows them only in
+/// a window of its own.
+fn sight(headers: &HeaderMap, may_order: bool) -> Sight {
     let is = |name: &str, value: &str| headers.get(name).is_some_and(|found| found.as_bytes() == value.as_bytes());
     let is_own = || is("sec-fetch-site", "same-origin") || is("sec-fetch-site", "none");
     let is_window = || is("sec-fetch-mode", "navigate") && is("sec-fetch-dest", "document");
     let may_show = !order::is_from_browser(headers) || is_own() || is_window();
-    if may_order && origin.is_some() && may_show { Sight::Identities } else { Sight::Figures }
+    if may_order && may_show { Sight::Identities } else { Sight::Figures }
 }
 
 /// Answers an order that is not carried out.
