@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, LandlockStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    ABI, Access, AccessFs, BitFlags, LandlockStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
     path_beneath_rules,
 };
 
@@ -50,6 +50,12 @@ impl Sandbox {
             return Ok(None);
         }
         let sandbox = Self::of(config, files);
+        for folder in sandbox.wide() {
+            tracing::warn!(
+                folder = %folder.display(),
+                "the sandbox permits far more than the files of the configuration: name none in this folder"
+            );
+        }
         match sandbox.restrict()? {
             LandlockStatus::Available { effective_abi, .. } => {
                 tracing::info!(version = effective_abi as i32, "sandbox: Landlock is applied");
@@ -69,6 +75,12 @@ impl Sandbox {
         let of_systemd = SYSTEMD.iter().filter_map(env::var_os).flat_map(|list| absolute(&list).collect::<Vec<_>>());
         let writable = written(config).into_iter().flat_map(folders_of).chain(of_systemd.map(|folder| real(&folder)));
         Self { readable: readable.collect(), writable: writable.collect() }
+    }
+
+    /// Returns the folders that are permitted whole and have files of everyone below them.
+    fn wide(&self) -> Vec<&Path> {
+        let permitted: BTreeSet<_> = self.readable.iter().chain(&self.writable).map(PathBuf::as_path).collect();
+        permitted.into_iter().filter(|folder| WIDE.iter().any(|wide| Path::new(wide) == *folder)).collect()
     }
 
     /// Returns the sandbox that the process before this one was in when it started this one.
@@ -119,6 +131,7 @@ impl Sandbox {
         let programs = PROGRAMS.iter().map(PathBuf::from).chain(own_folder());
         let restricted = Ruleset::default()
             .handle_access(AccessFs::from_all(KNOWN))?
+            .scope(scopes(env::var_os(NOTIFY_SOCKET).as_deref()))?
             .create()?
             .add_rules(path_beneath_rules(&self.readable, read))?
             .add_rules(path_beneath_rules(DEVICES, write))?
@@ -127,6 +140,13 @@ impl Sandbox {
             .restrict_self()?;
         Ok(restricted.landlock)
     }
+}
+
+/// Returns how this process may no longer reach processes outside of the sandbox (Linux 6.12): by signals, and by sockets with
+/// names that are no files. A process that it starts is in the same sandbox. The service manager may listen at such a socket.
+fn scopes(notify_socket: Option<&OsStr>) -> BitFlags<Scope> {
+    let is_abstract = notify_socket.is_some_and(|name| name.as_encoded_bytes().starts_with(b"@"));
+    if is_abstract { Scope::Signal.into() } else { Scope::Signal | Scope::AbstractUnixSocket }
 }
 
 /// Returns the files and sockets that a process with this configuration makes or writes.
@@ -194,6 +214,10 @@ const SYSTEM: [&str; 13] = [
     "/sys",
     "/usr",
 ];
+/// Folders that no configuration should have a file in. Where it has one, all that is below them is permitted.
+const WIDE: [&str; 2] = ["/", "/dev"];
+/// The variable that names the socket for notifications (sd_notify(3)).
+const NOTIFY_SOCKET: &str = "NOTIFY_SOCKET";
 /// The input and output of a process that this one starts.
 const DEVICES: [&str; 1] = ["/dev/null"];
 /// The folders of the dynamic loader, which starts the next version of this program.
@@ -215,6 +239,26 @@ mod tests {
         let is_permitted = |path: &str| is_below(Path::new(path), &folders);
         assert!(is_permitted("/etc") && is_permitted("/etc/callgate/keys"));
         assert!(!is_permitted("/etcetera") && !is_permitted("/") && !is_permitted("etc"));
+    }
+
+    #[test]
+    fn a_file_at_the_root_or_in_dev_opens_the_sandbox_widely() {
+        let paths = |all: &[&str]| all.iter().map(PathBuf::from).collect::<BTreeSet<_>>();
+        let wide = |readable: &[&str], writable: &[&str]| {
+            let sandbox = Sandbox { readable: paths(readable), writable: paths(writable) };
+            sandbox.wide().into_iter().map(Path::to_owned).collect::<Vec<_>>()
+        };
+        assert!(wide(&["/etc", "/dev/null"], &["/var/log/callgate"]).is_empty());
+        assert_eq!(wide(&["/", "/etc"], &["/dev", "/"]), [Path::new("/"), Path::new("/dev")]);
+    }
+
+    #[test]
+    fn an_abstract_socket_of_the_service_manager_stays_in_reach() {
+        let of = |name: &str| scopes(Some(OsStr::new(name)));
+        assert_eq!(of("@/org/freedesktop/systemd1/notify"), Scope::Signal);
+        assert!(
+            [scopes(None), of("/run/systemd/notify")].iter().all(|scopes| scopes.contains(Scope::AbstractUnixSocket))
+        );
     }
 
     #[test]
