@@ -106,7 +106,32 @@ pub(super) fn certificates(
         acme::leave_out_covered(&node, acme, &read.usable);
     }
     around.certificates.note(problems, "until that is corrected, handshakes for its names are refused");
+    if let Some(list) = table.get("certificates") {
+        warn_of_lost_names(&list, &read, around);
+    }
     Some(read)
+}
+
+/// Warns of a name that a renewed certificate has lost to a wildcard of another one: from now on, what that one asks of clients
+/// counts for it.
+fn warn_of_lost_names(list: &TomlNode<'_, '_>, read: &ReadCertificates, around: &Surroundings<'_>) {
+    for known in &around.certificates.last_good.certificates {
+        let Some(renewed) = read.usable.iter().find(|one| one.files == known.files) else { continue };
+        let lost = known.names.iter().filter(|name| renewed.client_auth.is_some() && !renewed.covers(name));
+        for name in lost {
+            let other = read.usable.iter().find(|one| one.covers(name));
+            if let Some(other) = other.filter(|one| one.client_auth != renewed.client_auth) {
+                list.warn(
+                    format_args!(
+                        "{name} is no longer in {}, which has `client_ca`: {} serves it now, with another `client_ca` or without",
+                        renewed.files.cert.display(),
+                        other.files.cert.display()
+                    ),
+                    "have the name in the renewed certificate again, or give both the same `client_ca`",
+                );
+            }
+        }
+    }
 }
 
 /// The keys of certificates in files.

@@ -365,6 +365,34 @@ fn a_missing_certificate_opens_no_name_that_asks_for_client_certificates() {
 }
 
 #[test]
+fn a_renewed_certificate_that_loses_a_closed_name_to_an_open_wildcard_is_warned_of() {
+    let folder = Folder::new();
+    let write = |file: &str, names: &[&str]| {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let (chain, key) = certificate_for(&names, 2099);
+        folder.write(&format!("{file}.pem"), &chain, 0o600);
+        folder.write(&format!("{file}.key"), &key, 0o600);
+    };
+    write("wild", &["*.a.test"]);
+    for (asks_too, lost, count) in [(false, "staff.a.test", 1), (true, "staff.a.test", 0), (false, "staff.b.test", 0)] {
+        write("staff", &["portal.a.test", lost]);
+        let ca = "client_ca = \"certs/client-ca.pem\"";
+        let wild = if asks_too { format!(", {ca}") } else { String::new() };
+        let tls = format!(
+            "{{ certificates = [{{ cert = \"wild.pem\", key = \"wild.key\"{wild} }}, {{ cert = \"staff.pem\", key = \"staff.key\", {ca} }}] }}"
+        );
+        let before = read(&folder, &tls, &LastGood::default()).unwrap();
+        assert_eq!(messages(&before.warnings), [""; 0], "{lost}");
+        write("staff", &["portal.a.test"]);
+        let after = read(&folder, &tls, &before.last_good()).unwrap();
+        let told: Vec<_> =
+            after.warnings.iter().filter(|one| one.message.contains(&format!("{lost} is no longer in "))).collect();
+        assert_eq!((told.len(), after.warnings.len()), (count, count), "{:?}", after.warnings);
+        assert_eq!(messages(&read(&folder, &tls, &after.last_good()).unwrap().warnings), [""; 0]);
+    }
+}
+
+#[test]
 fn certificates_that_clients_will_refuse_are_warned_of() {
     let folder = Folder::new();
     let key = KeyPair::generate().unwrap();
