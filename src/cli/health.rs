@@ -17,9 +17,25 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> CommandResult {
     let path = if arguments.ready { "/readyz" } else { "/livez" };
     let (status, answer) = admin_client::fetch(arguments.config.path(), path)?;
+    let answer = printable(answer.trim_end());
     if status.is_success() {
-        return print_line(&answer.trim_end());
+        return print_line(&answer);
     }
-    print_remark(&answer.trim_end());
+    print_remark(&answer);
     Err(ExitCode::FAILURE)
+}
+
+/// Returns lines without what a terminal could obey: another process may listen there, and a problem may quote a server.
+fn printable(lines: &str) -> String {
+    lines.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_lines_and_no_orders() {
+        assert_eq!(printable("app: \u{1b}[2Jgone\r\nnot ready\u{9b}"), "app:  [2Jgone \nnot ready ");
+    }
 }
