@@ -3,6 +3,7 @@
 mod advice;
 mod check;
 mod document;
+mod effective;
 mod encoding;
 mod files;
 pub mod keys;
@@ -16,6 +17,7 @@ pub mod types;
 pub use self::check::{
     ChainFlaw, ReadOutcome, admin, audit_file, key_ring_file, load, load_elsewhere, parse, parse_with, read,
 };
+pub use self::effective::EffectiveConfig;
 pub use self::files::{FileSnapshot, FileWatch, can_write};
 pub use self::outbound_proxy::OutboundProxy;
 pub use self::permissions::exposed_secret;

@@ -21,7 +21,7 @@ use http::{Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
 use tokio::time::{Instant, timeout};
 
-pub(crate) use self::breaker::{Breaker, follow_breaker};
+pub(crate) use self::breaker::{Breaker, BreakerReport, follow_breaker};
 pub(crate) use self::end::end_sessions;
 pub(crate) use self::held_session::HeldSession;
 pub(crate) use self::issued_sessions::{

@@ -25,6 +25,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use serde_json::Value;
 use tracing::Level;
 
 use self::allow::RuleContext;
@@ -35,6 +36,7 @@ pub use self::tls::chain_flaw::ChainFlaw;
 pub(super) use self::tls::chain_flaw::flaw as chain_flaw;
 use self::values::address;
 use super::document::{TomlDocument, TomlNode, TomlTable};
+use super::effective;
 use super::permissions::Exposure;
 use super::problem::{Problem, Problems};
 use super::source::{self, CertificateFallback, ConfigText, Surroundings};
@@ -214,7 +216,13 @@ fn parse_file(file: &str, text: &ConfigText, base: &Path, inputs: &ConfigInputs<
     match config {
         Some(config) if problems.is_empty() => {
             let unseen = around.unseen.map(RefCell::into_inner).unwrap_or_default();
-            Ok(Config { file: file.to_owned(), warnings: Problems::new(warnings).into_vec(), unseen, ..config })
+            Ok(Config {
+                file: file.to_owned(),
+                written: effective::written(&text.text),
+                warnings: Problems::new(warnings).into_vec(),
+                unseen,
+                ..config
+            })
         }
         Some(_) | None => Err(Problems::new(problems)),
     }
@@ -311,6 +319,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     let ReadCertificates { usable: certificates, missing: missing_certificates, acme } = certificates?;
     Some(Config {
         file: String::new(),
+        written: Value::Null,
         listen: listen?,
         certificates,
         missing_certificates,

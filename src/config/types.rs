@@ -22,6 +22,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::Value;
 use tracing::Level;
 
 pub use self::auth::*;
@@ -49,6 +50,8 @@ use crate::model::secret::Secret;
 pub struct Config {
     /// The file it was read from.
     pub file: String,
+    /// The file as it is written, without passwords in URLs.
+    pub written: Value,
     /// The addresses of the TLS listeners.
     pub listen: Vec<Listen>,
     /// The certificates of the TLS listeners. The first one serves clients that ask for an unknown name.

@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 pub(crate) use self::member_breaker::follow_breaker;
@@ -22,7 +23,31 @@ pub(super) const OPEN: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(crate) struct Breaker {
     state: Mutex<BreakerState>,
+    refusals: Mutex<RefusalCount>,
     members: Option<MemberBreaker>,
+}
+
+/// The refusals since the PBX last accepted the administrator.
+#[derive(Debug, Default, Clone, Copy)]
+struct RefusalCount {
+    /// How many this process met.
+    count: u64,
+    /// When this process learned of the first, its own or another member's.
+    since: Option<Timestamp>,
+}
+
+/// What an operator sees of the breaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BreakerReport {
+    /// `closed`: the PBX is asked; `open`: it is not; `half_open`: the next login decides; `probing`: the PBX has been asked, and
+    /// its answer decides.
+    pub(crate) state: &'static str,
+    /// How many refusals this process met since the PBX last accepted the administrator.
+    pub(crate) refusals: u64,
+    /// When the first of these was.
+    pub(crate) since: Option<Timestamp>,
+    /// How long no login asks the PBX.
+    pub(crate) wait: Option<Duration>,
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -45,7 +70,7 @@ pub(super) struct BreakerPass {
 impl Breaker {
     /// Makes the breaker that members share. `of`: the PBX and the administrator.
     pub(crate) fn shared(engine: Arc<SharedEngine>, of: &[&[u8]]) -> Self {
-        Self { state: Mutex::default(), members: Some(MemberBreaker::new(engine, of)) }
+        Self { members: Some(MemberBreaker::new(engine, of)), ..Self::default() }
     }
 
     /// Permits a request, or returns how long to wait.
@@ -90,6 +115,28 @@ impl Breaker {
             (MemberState::Probed(_), BreakerState::Closed) => *own = BreakerState::Open(now),
             (MemberState::Probed(_) | MemberState::Probe, _) => {}
         }
+        match *own {
+            BreakerState::Closed => *self.refusals() = RefusalCount::default(),
+            BreakerState::Open(_) | BreakerState::Probing(_) => self.count_refusals(0),
+        }
+    }
+
+    fn count_refusals(&self, more: u64) {
+        let mut refusals = self.refusals();
+        refusals.count += more;
+        refusals.since.get_or_insert_with(Timestamp::now);
+    }
+
+    /// Describes its state, for the operator.
+    pub(crate) fn report(&self, now: Instant) -> BreakerReport {
+        let (state, wait) = match *self.state() {
+            BreakerState::Closed => ("closed", None),
+            BreakerState::Open(until) if now < until => ("open", Some(until - now)),
+            BreakerState::Probing(until) if now < until => ("probing", None),
+            BreakerState::Open(_) | BreakerState::Probing(_) => ("half_open", None),
+        };
+        let RefusalCount { count, since } = *self.refusals();
+        BreakerReport { state, refusals: count, since, wait }
     }
 
     /// Returns how long it is open; nothing if it is not.
@@ -119,6 +166,10 @@ impl Breaker {
 
     fn state(&self) -> MutexGuard<'_, BreakerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, RefusalCount> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets the minute be over.
@@ -155,6 +206,11 @@ impl BreakerPass {
     }
 
     fn report_here(&self, minted: &Result<SessionId, Error>, now: Instant) -> bool {
+        match minted {
+            Err(Error::Refused { .. }) => self.breaker.count_refusals(1),
+            Ok(_) | Err(Error::NotPermitted | Error::Unknown) => *self.breaker.refusals() = RefusalCount::default(),
+            Err(_) => {}
+        }
         let mut state = self.breaker.state();
         match (minted, *state) {
             (Err(Error::Refused { .. }), BreakerState::Closed | BreakerState::Probing(_)) => {
@@ -183,14 +239,22 @@ mod tests {
         assert_eq!(breaker.check(start), Ok(()));
         assert!(breaker.admit(start).await.unwrap().report(&REFUSED, start).await);
         assert!(breaker.check(after(1)).unwrap_err().ends_with("for 60 s"));
+        let report = breaker.report(after(1));
+        assert_eq!((report.state, report.refusals, report.wait), ("open", 1, Some(Duration::from_secs(59))));
+        assert!(report.since.is_some_and(|since| since <= Timestamp::now()));
         assert_eq!(breaker.admit(after(1)).await.unwrap_err().as_secs(), 59);
+        assert_eq!(breaker.report(after(60)).state, "half_open");
         let probe = breaker.admit(after(60)).await.unwrap();
+        assert_eq!((breaker.report(after(60)).state, breaker.report(after(60)).wait), ("probing", None));
         assert!(breaker.admit(after(60)).await.is_err(), "a second probe");
         assert!(breaker.check(after(60)).is_err());
         assert!(probe.report(&REFUSED, after(61)).await);
+        assert_eq!((breaker.report(after(61)).refusals, breaker.report(after(61)).since), (2, report.since));
         assert!(breaker.admit(after(120)).await.is_err());
         breaker.admit(after(121)).await.unwrap().report(&Ok("g7lsrphhrkim1jkvbt88".parse().unwrap()), after(121)).await;
         assert_eq!(breaker.check(after(121)), Ok(()));
+        let closed = BreakerReport { state: "closed", refusals: 0, since: None, wait: None };
+        assert_eq!(breaker.report(after(121)), closed);
         assert!(breaker.admit(after(121)).await.is_ok() && breaker.admit(after(121)).await.is_ok());
     }
 

@@ -22,7 +22,7 @@ use crate::model::upstream_name::UpstreamName;
 use crate::observe::health::ReadinessParts;
 use crate::observe::metrics::Freshness;
 use crate::once::OnceStore;
-use crate::pbx::{self, Breaker, IssuedSessions, SessionChecks};
+use crate::pbx::{self, Breaker, BreakerReport, IssuedSessions, SessionChecks};
 use crate::seal::SealKey;
 use crate::state::{Freeze, KeepError, Store};
 use crate::tickets::Tickets;
@@ -286,6 +286,12 @@ impl SharedState {
         }
         let ends = pbx::end_sessions(Arc::clone(self.sessions()), config.pbx.clone(), self.connectors.pbx.clone());
         Some(ends.map(|never| match never {}).boxed())
+    }
+
+    /// Describes the breaker of each PBX node, with its name where there are several.
+    pub(crate) fn breakers<'c>(&self, config: &'c Config) -> impl Iterator<Item = (Option<&'c str>, BreakerReport)> {
+        let nodes = config.pbx.indexed();
+        nodes.map(|(node, _)| (config.pbx.label(node), self.pbx.nodes[node].breaker.report(Instant::now())))
     }
 
     /// Returns the parts that must be ready.

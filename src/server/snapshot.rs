@@ -24,7 +24,7 @@ use crate::observe::Logs;
 use crate::observe::health::ReadinessParts;
 use crate::observe::metrics::{CountedUrl, Freshness, Tally};
 use crate::observe::trace;
-use crate::pbx::{IssuedSessions, SessionEnd, SessionFilter};
+use crate::pbx::{BreakerReport, IssuedSessions, SessionEnd, SessionFilter};
 use crate::proxy::{Proxy, SharedState};
 use crate::state::{Freeze, Store};
 use crate::tls::current::CurrentPolicies;
@@ -154,6 +154,11 @@ impl Snapshot {
     /// Returns the sessions that callgate opened at the PBX.
     pub(super) fn sessions(&self) -> &Arc<IssuedSessions> {
         self.shared.sessions()
+    }
+
+    /// Describes the breaker of each PBX node, with its name where there are several.
+    pub(super) fn breakers(&self) -> impl Iterator<Item = (Option<&str>, BreakerReport)> {
+        self.shared.breakers(&self.config)
     }
 
     /// Describes all limits, and what those in shadow have measured.

@@ -10,11 +10,12 @@ use serde_json::Value;
 pub(super) use self::page::status_page;
 use super::AdminContext;
 use super::sessions;
-use crate::config::{Config, SharedConfig, UpstreamUrl};
+use crate::config::{Config, EffectiveConfig, SharedConfig, UpstreamUrl};
 use crate::limit::{LimitReport, LimitUsage};
 use crate::observe::health::PartReport;
 use crate::observe::metrics::{ClientProtocol, DurationCounts, LoginTotals, Metrics, Percentiles};
 use crate::observe::refusals::Refusal;
+use crate::pbx::BreakerReport;
 use crate::server::snapshot::{Snapshot, UpstreamReport};
 use crate::server::succession::OldProcess;
 use crate::upstream::EndpointReport;
@@ -49,6 +50,7 @@ pub(super) struct StatusReport {
     config: ConfigStatus,
     certificates: Vec<CertificateStatus>,
     upstreams: Vec<UpstreamStatus>,
+    breakers: Vec<BreakerStatus>,
     limits: Vec<LimitReport>,
     /// The fullest first.
     limit_usage: Vec<LimitUsage>,
@@ -66,6 +68,8 @@ pub(super) struct StatusReport {
     sessions: Option<Vec<Value>>,
     /// The latest first; nothing: the reader may not see them.
     refusals: Option<Vec<Refusal>>,
+    /// What takes effect; nothing: the reader may not see it.
+    configuration: Option<EffectiveConfig>,
 }
 
 /// A part of `/readyz`.
@@ -123,6 +127,19 @@ struct UpstreamStatus {
     policy: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     load: Vec<UrlStatus>,
+}
+
+/// The breaker of a PBX node.
+#[derive(Debug, Serialize)]
+struct BreakerStatus {
+    /// The node, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pbx: Option<String>,
+    state: &'static str,
+    refusals: u64,
+    since: Option<Timestamp>,
+    /// When a login may ask the PBX again.
+    next_try: Option<Timestamp>,
 }
 
 /// One `url` of several.
@@ -184,6 +201,7 @@ impl StatusReport {
             config: ConfigStatus { file: config.file.clone(), loaded: loaded.at },
             certificates: CertificateStatus::all(config, metrics, now),
             upstreams: snapshot.upstreams().iter().map(UpstreamStatus::of).collect(),
+            breakers: snapshot.breakers().map(|(node, report)| BreakerStatus::of(node, report, now)).collect(),
             limits: snapshot.limits(),
             limit_usage,
             logins: totals.logins,
@@ -195,6 +213,7 @@ impl StatusReport {
             sessions_open: sees.then(|| snapshot.sessions().open()),
             sessions: sees.then(|| sessions().iter().map(|session| sessions::shown(session)).collect()),
             refusals: sees.then(|| metrics.refusals.list()),
+            configuration: sees.then(|| EffectiveConfig::of(config)),
         }
     }
 }
@@ -265,6 +284,14 @@ impl UpstreamStatus {
             load: urls.iter().zip(known).map(row).collect(),
             urls,
         }
+    }
+}
+
+impl BreakerStatus {
+    fn of(node: Option<&str>, report: BreakerReport, now: Timestamp) -> Self {
+        let BreakerReport { state, refusals, since, wait } = report;
+        let next_try = wait.and_then(|wait| now.checked_add(wait).ok());
+        Self { pbx: node.map(str::to_owned), state, refusals, since, next_try }
     }
 }
 

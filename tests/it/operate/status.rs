@@ -66,6 +66,31 @@ async fn the_document_tells_logins_times_sessions_and_refusals() {
 }
 
 #[tokio::test]
+async fn the_breaker_is_told_and_the_configuration_in_force_without_secrets() {
+    let stage = stage().await;
+    let told = document(&stage.gate);
+    let closed = json!([{ "state": "closed", "refusals": 0, "since": null, "next_try": null }]);
+    assert_eq!(told["breakers"], closed);
+    assert_eq!(
+        (&told["configuration"]["server"]["drain"], &told["configuration"]["admin"]["listen"]),
+        (&json!("30s"), &json!("127.0.0.1:0"))
+    );
+    stage.pbx_does(|faults| faults.refuse_after = Some(0));
+    stage.as_alice("/auth/pbx").send().await.expect(503);
+    let breaker = document(&stage.gate)["breakers"][0].clone();
+    assert_eq!((&breaker["state"], &breaker["refusals"]), (&json!("open"), &json!(1)));
+    assert!(breaker["since"].as_str() < breaker["next_try"].as_str(), "{breaker}");
+    let page = ask(&stage.gate, "/status", WINDOW);
+    for part in
+        ["<strong class=\"bad\">open</strong>", "#drain = &quot;30s&quot;", "cross-origin-opener-policy: same-origin"]
+    {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let secret = crate::kit::vodia::Options::default().admin_password;
+    assert!(!page.contains(&secret) && !told.to_string().contains(&secret));
+}
+
+#[tokio::test]
 async fn limits_are_told_by_their_busiest_source() {
     let stage = Plan { limits: "caller = \"2/h\"", more: TCP, ..Plan::default() }.start().await;
     stage.as_alice("/auth/pbx").send().await.expect(303);
@@ -139,8 +164,8 @@ async fn identities_are_shown_in_a_window_of_this_machine_alone() {
     let told = ask(&stage.gate, "/status.json", "Origin: http://evil.test\r\n");
     let told: Value = serde_json::from_str(body(&told)).unwrap();
     assert_eq!(
-        (&told["sessions"], &told["refusals"], &told["logins"]["granted"]),
-        (&Value::Null, &Value::Null, &json!(1))
+        (&told["sessions"], &told["refusals"], &told["configuration"], &told["logins"]["granted"]),
+        (&Value::Null, &Value::Null, &Value::Null, &json!(1))
     );
 }
 

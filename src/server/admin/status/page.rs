@@ -44,11 +44,13 @@ pub(in crate::server::admin) fn status_page(report: &StatusReport, steps: &[Hist
         section("charts", "The last hour", &charts(steps, report.now)),
         section("parts", "Parts", &parts(&report.parts)),
         section("upstreams", "Upstreams", &upstreams(report)),
+        section("breakers", "Breaker", &breakers(report)),
         section("certificates", "Certificates", &certificates(report)),
         section("limits", "Limits", &limits(report)),
         section("caps", "Bounds", &caps(report)),
         section("sessions", "Who is in", &sessions(report)),
         section("refusals", "Latest refusals", &refusals(report)),
+        section("configuration", "Configuration", &configuration(report)),
     ]
     .concat();
     let html = format!(
@@ -66,7 +68,7 @@ pub(in crate::server::admin) fn status_page(report: &StatusReport, steps: &[Hist
     response
 }
 
-fn fields() -> [(HeaderName, HeaderValue); 6] {
+fn fields() -> [(HeaderName, HeaderValue); 7] {
     [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -75,6 +77,8 @@ fn fields() -> [(HeaderName, HeaderValue); 6] {
         // The page's own orders carry its origin.
         (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
         (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+        // A page that opens this one in a window gets no handle on it.
+        (HeaderName::from_static("cross-origin-opener-policy"), HeaderValue::from_static("same-origin")),
     ]
 }
 
@@ -252,6 +256,27 @@ impl StatusReport {
             Some(problem) => mark(false, problem),
         }
     }
+}
+
+/// Describes the breaker of each PBX node: whether callgate asks for sessions there.
+fn breakers(report: &StatusReport) -> String {
+    let row = |breaker: &super::BreakerStatus| {
+        let state = mark(breaker.state == "closed", &breaker.state.replace('_', " "));
+        let at = |at: Option<Timestamp>| at.map(time).unwrap_or_default();
+        let node = breaker.pbx.as_deref().map_or_else(|| "pbx".to_owned(), |node| format!("pbx {}", escape(node)));
+        [node, state, breaker.refusals.to_string(), at(breaker.since), at(breaker.next_try)]
+    };
+    let heads = ["PBX", "State", "Refusals in a row", "Since", "Next try"];
+    table(heads, report.breakers.iter().map(row).collect(), "There is no PBX.")
+}
+
+/// Returns the configuration as `callgate config dump` prints it.
+fn configuration(report: &StatusReport) -> String {
+    let Some(configuration) = &report.configuration else { return UNSEEN.to_owned() };
+    let text = escape(configuration.to_string().trim_end());
+    format!(
+        "<pre id=\"effective\" tabindex=\"0\" role=\"region\" aria-label=\"The configuration that takes effect\">{text}</pre>"
+    )
 }
 
 fn certificates(report: &StatusReport) -> String {
