@@ -1,8 +1,10 @@
 //! Floor 4: certificates from an ACME server (RFC 8555), each for one name: ordered, renewed, kept in the state file.
 //!
-//! One task on the control thread does everything, one order after the other. After a failure it pauses, longer each time;
-//! the pauses outlive a reload, so no loop of reloads becomes a loop of orders.
+//! One task on the control thread does all orders, one after the other. After a failure it pauses, longer each time;
+//! the pauses outlive a reload, so no loop of reloads becomes a loop of orders. Another task looks up names that a client asks
+//! for, and leaves those of tenants to the first.
 
+mod demand;
 mod http_client;
 mod names;
 mod order;
@@ -11,30 +13,43 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
+use self::demand::Demand;
 use self::http_client::AcmeHttp;
 use self::names::{NameState, NextStep};
 use self::order::{AcmeClient, AcmeError};
-use crate::config::{AcmeConfig, Config};
+use crate::config::{AcmeConfig, Config, OnDemandConfig};
+use crate::model::tenant_answer::TenantAnswer;
 use crate::observe::causes;
-use crate::observe::metrics::{IssuedName, IssuedReport};
+use crate::observe::metrics::{DemandResult, IssuedName, IssuedReport};
 use crate::state::Store;
 use crate::tls::issued::{IssuedCertificate, IssuedCertificates};
 
 /// The longest time between two looks at the clock: it may be set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
+/// The most names that have a certificate on demand, or had a failed order a short time ago.
+const MAX_ON_DEMAND: usize = 1000;
+/// How long the renewal of a name waits that is no tenant's any more, or while the PBX does not say.
+const NO_TENANT: Duration = Duration::from_secs(60 * 60);
+/// The name under which the use of the quota is kept.
+const QUOTA_RECORD: &str = "acme on-demand quota";
 
 /// The certificates that this process gets by itself. It outlives each configuration.
 pub(crate) struct Acme {
     store: Arc<Store>,
     issued: Arc<IssuedCertificates>,
     names: Mutex<BTreeMap<String, NameState>>,
+    demand: Demand,
     report: Arc<IssuedReport>,
 }
+
+/// Asks the PBX whether a name is a tenant's.
+pub(crate) type AskTenant = Arc<dyn Fn(String) -> BoxFuture<'static, TenantAnswer> + Send + Sync>;
 
 /// A certificate as it is kept in the state file.
 #[derive(Serialize, Deserialize)]
@@ -51,21 +66,45 @@ impl Acme {
     /// Begins with what the state file has.
     pub(crate) fn new(config: &Config, store: Arc<Store>) -> Arc<Self> {
         let report = Arc::default();
-        let this = Arc::new(Self { store, issued: Arc::default(), names: Mutex::default(), report });
+        let this = Arc::new(Self {
+            store,
+            issued: Arc::default(),
+            names: Mutex::default(),
+            demand: Demand::default(),
+            report,
+        });
         this.adopt(config);
         this
     }
 
     /// Takes over the names of another configuration.
     pub(crate) fn adopt(&self, config: &Config) {
-        let names: Vec<_> =
-            config.acme.iter().flat_map(|acme| acme.names.iter().map(move |name| (acme, name))).collect();
-        self.names().retain(|known, _| names.iter().any(|(_, name)| *name == known));
-        for (acme, name) in names {
+        let is_on_demand = |name: &str| config.acme.as_ref().is_some_and(|acme| acme.is_on_demand(name));
+        let is_configured = |name: &String| config.acme.iter().any(|acme| acme.names.contains(name));
+        self.names().retain(|name, state| match state.is_on_demand() {
+            true => is_on_demand(name),
+            false => is_configured(name),
+        });
+        for name in self.demand.accepted().iter().filter(|name| !is_on_demand(name)) {
+            self.demand.settle(name);
+        }
+        if let Some(acme) = &config.acme {
+            self.adopt_names(acme);
+        }
+        self.report.show(self.rows());
+    }
+
+    fn adopt_names(&self, acme: &AcmeConfig) {
+        for name in &acme.names {
             self.names().entry(name.clone()).or_default();
             self.load(acme, name);
         }
-        self.report.show(self.rows());
+        let kept = self.store.record_names(&record(""));
+        let kept = kept.iter().filter_map(|kept| kept.strip_prefix(&record(""))).filter(|name| acme.is_on_demand(name));
+        for name in kept.take(MAX_ON_DEMAND) {
+            self.names().entry(name.to_owned()).or_insert_with(NameState::on_demand);
+            self.load(acme, name);
+        }
     }
 
     /// Returns the certificates, and the answers to challenges.
@@ -89,8 +128,110 @@ impl Acme {
         if failing.is_empty() { Ok(()) } else { Err(failing.join("; ")) }
     }
 
+    // === On demand ===
+
+    /// Waits until there is a certificate for a name that a client asks for, or it is known that it gets none now. The caller has
+    /// found that it may be a tenant's, and has a deadline.
+    pub(crate) async fn obtain(&self, name: &str) {
+        let is_paused = self.names().get(name).is_some_and(|state| state.is_paused(Instant::now()));
+        if is_paused {
+            return self.report.count_demand(DemandResult::Failed);
+        }
+        if self.demand.wait(name).await.is_err() {
+            self.report.count_demand(DemandResult::Full);
+        }
+    }
+
+    /// Answers the demand of clients, for as long as a configuration is in use.
+    pub(crate) async fn answer_demand(self: Arc<Self>, config: OnDemandConfig, ask: AskTenant) {
+        loop {
+            let name = self.demand.next().await;
+            if self.issued.get(&name).is_some() {
+                self.demand.settle(&name);
+                continue;
+            }
+            let refused = match ask(name.clone()).await {
+                TenantAnswer::Known => self.want(&config, &name).await.err(),
+                TenantAnswer::Unknown => Some(DemandResult::Unknown),
+                TenantAnswer::NoAnswer | TenantAnswer::Unasked => Some(DemandResult::NoAnswer),
+            };
+            match refused {
+                None => self.demand.accept(&name),
+                Some(result) => {
+                    self.report.count_demand(result);
+                    self.demand.settle(&name);
+                }
+            }
+        }
+    }
+
+    /// Leaves a tenant's name to the task that orders, within the quota. The use of the quota is kept before the order, so that no
+    /// restart gives it back.
+    async fn want(&self, config: &OnDemandConfig, name: &str) -> Result<(), DemandResult> {
+        self.make_room(name)?;
+        let before = self.store.record(QUOTA_RECORD);
+        let before = before.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
+        let Some(next) = demand::admit(before, config.quota, Timestamp::now()) else {
+            tracing::warn!(name, quota = %config.quota, "no certificate is ordered: `quota` of `on_demand` is used up");
+            return Err(DemandResult::Quota);
+        };
+        let kept = self.store.keep_record(QUOTA_RECORD, Zeroizing::new(next.to_string().into_bytes())).await;
+        kept.map_err(|_| DemandResult::Failed)?;
+        self.names().entry(name.to_owned()).or_insert_with(NameState::on_demand).want(true);
+        Ok(())
+    }
+
+    /// Makes room for one more name, in the place of those whose orders failed and that no client waits for.
+    fn make_room(&self, name: &str) -> Result<(), DemandResult> {
+        let mut names = self.names();
+        let count = |names: &BTreeMap<String, NameState>| names.values().filter(|state| state.is_on_demand()).count();
+        if names.contains_key(name) || count(&names) < MAX_ON_DEMAND {
+            return Ok(());
+        }
+        let now = Instant::now();
+        names.retain(|name, state| !state.is_unwanted() || state.is_paused(now) || self.issued.get(name).is_some());
+        if count(&names) < MAX_ON_DEMAND {
+            return Ok(());
+        }
+        tracing::warn!(name, "no certificate is ordered: there are {MAX_ON_DEMAND} for names on demand");
+        Err(DemandResult::Full)
+    }
+
+    /// Tells whether the renewal of a name may go on: it is in the configuration, or still a tenant's. That of a tenant that is gone
+    /// waits, and ends with the certificate.
+    async fn may_renew(&self, name: &str, ask: &AskTenant) -> bool {
+        let is_renewal =
+            self.names().get(name).is_some_and(|state| state.is_on_demand()) && self.issued.get(name).is_some();
+        if !is_renewal {
+            return true;
+        }
+        let answer = ask(name.to_owned()).await;
+        if answer == TenantAnswer::Known {
+            return true;
+        }
+        let is_over = self.issued.get(name).is_none_or(|one| one.not_after <= Timestamp::now());
+        if answer == TenantAnswer::Unknown && is_over {
+            tracing::info!(name, "the PBX has no such tenant any more: its certificate has ended and is forgotten");
+            self.names().remove(name);
+            self.issued.remove(name);
+            if let Err(error) = self.store.remove_record(&record(name)).await {
+                tracing::warn!(name, %error, "a certificate cannot be removed");
+            }
+        } else if let Some(state) = self.names().get_mut(name) {
+            tracing::warn!(
+                name,
+                ?answer,
+                "a certificate is not renewed: the PBX does not say that the name is a tenant's"
+            );
+            state.postpone(NO_TENANT, Instant::now());
+        }
+        false
+    }
+
+    // === Orders ===
+
     /// Orders and renews the certificates of a configuration, for as long as it is in use.
-    pub(crate) async fn keep_valid(self: Arc<Self>, config: AcmeConfig) {
+    pub(crate) async fn keep_valid(self: Arc<Self>, config: AcmeConfig, ask: AskTenant) {
         let http = match AcmeHttp::new(&config) {
             Ok(http) => http,
             Err(error) => {
@@ -98,18 +239,23 @@ impl Acme {
             }
         };
         loop {
-            let Some((name, wait)) = self.next(&config) else { return };
+            let (name, wait) = self.next().unwrap_or((String::new(), LONGEST_SLEEP));
             if !wait.is_zero() {
-                sleep(wait.min(LONGEST_SLEEP)).await;
+                tokio::select! {
+                    () = sleep(wait.min(LONGEST_SLEEP)) => {}
+                    () = self.demand.ordered.notified() => {}
+                }
                 continue;
             }
-            let step = self.step(&name);
-            match step {
-                NextStep::Order => {
-                    if let Err(error) = self.order(&config, &http, &name).await {
-                        self.failed(&name, &error, &http);
+            match self.step(&name) {
+                NextStep::Order if self.may_renew(&name, &ask).await => {
+                    let ordered = self.order(&config, &http, &name).await;
+                    if let Err(error) = &ordered {
+                        self.failed(&name, error, &http);
                     }
+                    self.settle(&name, ordered.is_ok());
                 }
+                NextStep::Order => {}
                 NextStep::AskForRenewal => {
                     // Advice is optional: without it the certificate is renewed by its age.
                     if let Err(error) = self.ask_for_renewal(&config, &http, &name).await {
@@ -121,11 +267,24 @@ impl Acme {
         }
     }
 
+    /// Tells those who wait for a name how its order ended.
+    fn settle(&self, name: &str, is_issued: bool) {
+        let mut names = self.names();
+        let Some(state) = names.get_mut(name).filter(|state| state.is_on_demand()) else { return };
+        state.want(false);
+        drop(names);
+        self.report.count_demand(if is_issued { DemandResult::Issued } else { DemandResult::Failed });
+        self.demand.settle(name);
+    }
+
     /// Returns the name that needs something next, and how long until then.
-    fn next(&self, config: &AcmeConfig) -> Option<(String, Duration)> {
+    fn next(&self) -> Option<(String, Duration)> {
         let (now, instant, names) = (Timestamp::now(), Instant::now(), self.names());
-        let due = config.names.iter().filter_map(|name| {
-            Some((name.clone(), names.get(name)?.due(self.issued.get(name).as_deref(), now, instant)))
+        let due = names.iter().filter_map(|(name, state)| {
+            let certificate = self.issued.get(name);
+            // A name without a certificate is ordered when a client asks for it.
+            let is_idle = certificate.is_none() && state.is_unwanted();
+            (!is_idle).then(|| (name.clone(), state.due(certificate.as_deref(), now, instant)))
         });
         due.min_by_key(|(_, wait)| *wait)
     }
@@ -185,7 +344,8 @@ impl Acme {
 
     /// Puts the certificate of a name into use that the state file has.
     fn load(&self, config: &AcmeConfig, name: &str) {
-        if self.issued.get(name).is_some() {
+        let is_known = self.names().get(name).is_some_and(NameState::is_loaded);
+        if is_known && self.issued.get(name).is_some() {
             return;
         }
         let Some(kept) = self.store.record(&record(name)) else { return };

@@ -39,4 +39,5 @@ pub mod shield;
 pub mod stored_role;
 pub mod table;
 pub mod template;
+pub mod tenant_answer;
 pub mod upstream_name;

@@ -8,6 +8,7 @@ mod held_session;
 mod issued_sessions;
 mod messages;
 mod session_checks;
+mod tenants;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub(crate) use self::issued_sessions::{
     UnissuedSession,
 };
 pub(crate) use self::session_checks::{Check, SessionChecks};
+pub(crate) use self::tenants::Tenants;
 use crate::config::{self, Dialect};
 use crate::model::account::{Language, Role};
 use crate::model::session::{self, SessionId};
@@ -107,11 +109,8 @@ impl Pbx {
         breaker: Arc<Breaker>,
         tally: Tally,
     ) -> Self {
-        let basic = BASE64_STANDARD.encode(format!("{}:{}", admin.user, admin.password.expose()));
-        let mut credentials = HeaderValue::try_from(format!("Basic {basic}")).expect("base64 is ASCII");
-        credentials.set_sensitive(true);
         let node = node.map(str::to_owned);
-        Self { node, upstream, admin: credentials, dialect: pbx.dialect, deadline: pbx.timeout, breaker, tally }
+        Self { node, upstream, admin: basic(admin), dialect: pbx.dialect, deadline: pbx.timeout, breaker, tally }
     }
 
     /// Mints a session for a user or an administrator. Sends one request, which continues if the caller leaves.
@@ -255,6 +254,14 @@ const fn outcome(minted: &Result<SessionId, Error>) -> MintOutcome {
         Err(Error::Unreachable(_)) => MintOutcome::Unreachable,
         Err(Error::BadResponse | Error::NotEnded | Error::NoNode) => MintOutcome::BadResponse,
     }
+}
+
+/// Returns the `Authorization` of an administrator.
+fn basic(admin: &config::AdminCredentials) -> HeaderValue {
+    let basic = BASE64_STANDARD.encode(format!("{}:{}", admin.user, admin.password.expose()));
+    let mut credentials = HeaderValue::try_from(format!("Basic {basic}")).expect("base64 is ASCII");
+    credentials.set_sensitive(true);
+    credentials
 }
 
 fn unreachable(error: upstream::Error) -> Error {

@@ -15,6 +15,7 @@ mod deadlines;
 mod fd_limit;
 mod filtered_io;
 mod first_message;
+mod foreign_challenges;
 mod frame_filter;
 mod handover;
 mod head_filter;
@@ -217,7 +218,7 @@ impl Server {
             budget: Arc::clone(&budget),
             metrics: Arc::clone(&metrics),
             https_port: HttpsPort {
-                configured: first.config.redirect_http.and_then(|redirect| redirect.port),
+                configured: first.config.redirect_http.as_ref().and_then(|redirect| redirect.port),
                 tls: sockets.addresses.iter().find_map(Listen::tcp).map_or(443, |address| address.port()),
                 plain: sockets.redirect_address.map_or(80, |address| address.port()),
             },

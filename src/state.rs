@@ -324,6 +324,12 @@ impl Store {
         self.shared.tables().records.get(name).map(|record| record.0.clone())
     }
 
+    /// Lists the names of texts that begin with a prefix.
+    #[must_use]
+    pub(crate) fn record_names(&self, prefix: &str) -> Vec<String> {
+        self.shared.tables().records.keys().filter(|name| name.starts_with(prefix)).cloned().collect()
+    }
+
     /// Removes the text that is kept under a name; nothing happens if there is none.
     ///
     /// # Errors

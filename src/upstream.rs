@@ -42,7 +42,7 @@ use self::choice::{EndpointChoice, EndpointIndex, ExchangeCounts};
 use self::conn::{AttemptError, Conn, ResponseDeadlines};
 pub(crate) use self::connector::{Connector, EndpointProbe, EndpointReport};
 pub(crate) use self::error::{ConnectError, Error};
-pub(crate) use self::fetch::{FetchError, Fetcher, send_once};
+pub(crate) use self::fetch::{FetchError, Fetcher, fetch_plain, send_once};
 use self::idle::IdleConns;
 pub(crate) use self::interim::{Interim, OnInterim};
 pub(crate) use self::lookup::start as start_lookups;

@@ -34,6 +34,19 @@ pub(super) struct NameState {
     renewal: Option<Timestamp>,
     /// When the server is asked next; `None`: at once.
     question: Option<Instant>,
+    demand: NameDemand,
+}
+
+/// Why there is a name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum NameDemand {
+    /// The configuration has it.
+    #[default]
+    Configured,
+    /// A client asked for it, and waits.
+    Wanted,
+    /// A client asked for it at some time.
+    Idle,
 }
 
 /// What a name needs.
@@ -58,6 +71,38 @@ impl NameState {
     /// Returns why the last order failed; nothing if it did not.
     pub(super) fn problem(&self) -> Option<&str> {
         self.problem.as_deref()
+    }
+
+    /// Makes the state of a name that the configuration does not have.
+    pub(super) fn on_demand() -> Self {
+        Self { demand: NameDemand::Idle, ..Self::default() }
+    }
+
+    /// Tells whether the name is one of a tenant, which the configuration does not have.
+    pub(super) fn is_on_demand(&self) -> bool {
+        self.demand != NameDemand::Configured
+    }
+
+    /// Notes that a client waits for the name, or that none waits any more.
+    pub(super) fn want(&mut self, is_wanted: bool) {
+        if self.is_on_demand() {
+            self.demand = if is_wanted { NameDemand::Wanted } else { NameDemand::Idle };
+        }
+    }
+
+    /// Tells whether the last order failed, and the next one has to wait.
+    pub(super) fn is_paused(&self, instant: Instant) -> bool {
+        self.problem.is_some() && self.not_before.is_some_and(|at| at > instant)
+    }
+
+    /// Tells whether no client waits for the name, and the configuration does not have it.
+    pub(super) fn is_unwanted(&self) -> bool {
+        self.demand == NameDemand::Idle
+    }
+
+    /// Does nothing for a while.
+    pub(super) fn postpone(&mut self, pause: Duration, instant: Instant) {
+        self.not_before = Some(instant + pause);
     }
 
     /// Returns how long until the name needs something.
@@ -112,8 +157,14 @@ impl NameState {
 
     /// Takes a new certificate into account.
     pub(super) fn succeeded(&mut self, certificate: &IssuedCertificate) {
-        *self = Self::default();
+        let demand = if self.is_on_demand() { NameDemand::Idle } else { NameDemand::Configured };
+        *self = Self { demand, ..Self::default() };
         self.loaded(certificate, true);
+    }
+
+    /// Tells whether a certificate was taken into account.
+    pub(super) const fn is_loaded(&self) -> bool {
+        self.renewal.is_some()
     }
 
     /// Takes a certificate into account. One of another server is replaced at once.

@@ -132,7 +132,7 @@ fn notes(config: &Config) -> Vec<String> {
 fn unseen_port(config: &Config, pbx: &PbxConfig) -> Option<String> {
     let LoginOrigin::Other { port, origin, .. } = &pbx.auto.as_ref()?.at else { return None };
     let is_seen = |at: &Listen| at.tcp().is_none_or(|at| at.port() == *port);
-    let is_mapped = config.redirect_http.is_some_and(|redirect| redirect.port == Some(*port));
+    let is_mapped = config.redirect_http.as_ref().is_some_and(|redirect| redirect.port == Some(*port));
     let is_hidden = !is_mapped && !config.listen.iter().any(is_seen);
     is_hidden.then(|| {
         format!(

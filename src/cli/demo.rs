@@ -78,7 +78,7 @@ async fn show(listen: SocketAddr) -> CommandResult {
     let text = configuration(listen, app.addr, pbx.addr);
     folder.fill(&text, &password).map_err(|error| report_error("cannot write the files of the demo", &error))?;
     let config = config::parse(&text, &folder.0, &|_| None).map_err(|problems| report_problems(&problems))?;
-    run::serve(config, None, InheritedSockets::default(), |_| welcome(port, &folder.0)).await
+    Box::pin(run::serve(config, None, InheritedSockets::default(), |_| welcome(port, &folder.0))).await
 }
 
 /// Replaces port 0 by a free port, since the app needs the port for its links before the gate listens.

@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
 fn other_port(config: &Config) -> Option<u16> {
     let mut ports = config.listen.iter().map(|listen| listen.tcp().map_or(443, |at| at.port()));
     let first = ports.next()?;
-    let is_mapped = config.redirect_http.is_some_and(|redirect| redirect.port == Some(443));
+    let is_mapped = config.redirect_http.as_ref().is_some_and(|redirect| redirect.port == Some(443));
     (![0, 443].contains(&first) && !is_mapped && ports.all(|port| port != 443)).then_some(first)
 }
 

@@ -34,7 +34,7 @@ pub(super) fn run(config: &ConfigArgument) -> CommandResult {
     })?;
     let source = ConfigSource::watch(path, reading.files, config.last_good(), sandbox);
     let source = source.map_err(|error| report_error("cannot start a thread", &error))?;
-    runtime()?.block_on(async { serve(config, Some(source), inherited, |_| {}).await })
+    runtime()?.block_on(Box::pin(serve(config, Some(source), inherited, |_| {})))
 }
 
 /// Builds the runtime that waits for signals; the worker threads have runtimes of their own.

@@ -71,7 +71,7 @@ impl Sandbox {
     /// Returns the sandbox that a configuration needs.
     fn of(config: &Config, files: &FileSnapshot) -> Self {
         let system = SYSTEM.iter().map(|folder| real(Path::new(folder)));
-        let readable = system.chain(files.paths().flat_map(folders_of));
+        let readable = system.chain(files.paths().flat_map(folders_of)).chain(webroot(config).map(real));
         let of_systemd = SYSTEMD.iter().filter_map(env::var_os).flat_map(|list| absolute(&list).collect::<Vec<_>>());
         let writable = written(config).into_iter().flat_map(folders_of).chain(of_systemd.map(|folder| real(&folder)));
         Self { readable: readable.collect(), writable: writable.collect() }
@@ -105,21 +105,36 @@ impl Sandbox {
         }
     }
 
-    /// Tells whether this process may write all files that a configuration names.
+    /// Tells whether this process may write all files that a configuration names, and read the folder of another ACME client.
     ///
     /// # Errors
-    /// For the first one that it may not write.
+    /// For the first one that it may not write or read.
     pub(super) fn permit(&self, config: &Config) -> Result<(), OutsideSandbox> {
         let outside = |file: &Path| !folders_of(file).iter().all(|folder| is_below(folder, &self.writable));
         match written(config).into_iter().find(|file| outside(file)) {
             Some(path) => Err(OutsideSandbox { verb: "write", path: path.to_owned() }),
+            None => self.permit_webroot(config),
+        }
+    }
+
+    /// Tells whether this process may read the folder of another ACME client that a configuration names.
+    ///
+    /// # Errors
+    /// When it may not.
+    fn permit_webroot(&self, config: &Config) -> Result<(), OutsideSandbox> {
+        match webroot(config).filter(|folder| !self.may_read(&real(folder))) {
+            Some(folder) => Err(OutsideSandbox { verb: "read", path: folder.to_owned() }),
             None => Ok(()),
         }
     }
 
+    fn may_read(&self, folder: &Path) -> bool {
+        is_below(folder, &self.readable) || is_below(folder, &self.writable)
+    }
+
     /// Returns the files of a configuration that this process may not read.
     pub(super) fn hidden(&self, files: &FileSnapshot) -> Vec<OutsideSandbox> {
-        let is_visible = |folder: &PathBuf| is_below(folder, &self.readable) || is_below(folder, &self.writable);
+        let is_visible = |folder: &PathBuf| self.may_read(folder);
         let hidden = files.paths().filter(|file| !folders_of(file).iter().all(is_visible));
         hidden.map(|path| OutsideSandbox { verb: "read", path: path.to_owned() }).collect()
     }
@@ -163,6 +178,11 @@ fn written(config: &Config) -> Vec<&Path> {
     let users =
         adding.flat_map(|voximplant| voximplant.applications().filter_map(|application| application.users_file));
     sockets.chain(access).chain(config.audit.file.as_deref()).chain(config.state.as_deref()).chain(users).collect()
+}
+
+/// Returns the folder in which another ACME client writes answers.
+fn webroot(config: &Config) -> Option<&Path> {
+    config.redirect_http.as_ref()?.acme_webroot.as_deref()
 }
 
 /// Returns the absolute paths of a list that has colons between them.

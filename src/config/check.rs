@@ -11,6 +11,7 @@ mod own_paths;
 mod pages;
 mod passthrough;
 mod pbx_nodes;
+mod redirect_http;
 mod server;
 mod shared;
 mod shield;
@@ -20,7 +21,6 @@ mod values;
 mod voximplant;
 
 use std::cell::{OnceCell, RefCell};
-use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,6 @@ use self::passthrough::ServedHere;
 use self::tls::ReadCertificates;
 pub use self::tls::chain_flaw::ChainFlaw;
 pub(super) use self::tls::chain_flaw::flaw as chain_flaw;
-use self::values::address;
 use super::document::{TomlDocument, TomlNode, TomlTable};
 use super::effective;
 use super::permissions::Exposure;
@@ -245,7 +244,6 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     let listen = root.require("listen").and_then(|node| listen(node, around));
     let tls_node = root.require("tls");
     let certificates = tls_node.as_ref().and_then(|node| node.table(|table| tls::certificates(table, around, root)));
-    let redirect_http = root.get("redirect_http").and_then(|node| redirect_http(&node, listen.as_deref()));
     let workers = root.get("workers").and_then(|node| node.integer(1..=1024)).and_then(NonZeroUsize::new);
     let member = root.get("member").and_then(|node| member(&node));
     let server = root.section("server", |table| Some(server::server(table))).unwrap_or(server::DEFAULT);
@@ -284,6 +282,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         certificates: certificates.as_ref().map(|read| &*read.usable).unwrap_or_default(),
         listen: listen.as_deref().unwrap_or_default(),
     };
+    let redirect_http = redirect_http::redirect_http(root, &here, around);
     let passthrough = passthrough::passthrough(&tables(root, "passthrough"), &here);
     tls::check(tls_node.as_ref(), certificates.as_ref(), &here, root);
     let admins: Vec<_> = nodes.iter().filter_map(|(node, _)| node.entry("admin")).collect();
@@ -308,7 +307,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     let log = root.section("log", |table| Some(log(table, around))).unwrap_or(DEFAULT_LOG);
     let audit = root.section("audit", |table| audit::audit(table, &log.access, around)).unwrap_or_default();
     check_combined(root, &log, &audit);
-    let admin = admin_listener(root, listen.as_deref(), redirect_http, around);
+    let admin = admin_listener(root, listen.as_deref(), redirect_http.as_ref(), around);
     let state = root.section("state", |table| around.log_file(&table.require("file")?));
     let shared_node = root.get("shared");
     let shared = shared_node.as_ref().and_then(|node| node.table(|table| shared::shared(table, around)));
@@ -317,13 +316,14 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         methods.warn_forgetful();
     }
     let ReadCertificates { usable: certificates, missing: missing_certificates, acme } = certificates?;
+    let pbx = nodes.into_iter().filter_map(|(_, pbx)| pbx).collect();
     Some(Config {
         file: String::new(),
         written: Value::Null,
         listen: listen?,
         certificates,
         missing_certificates,
-        acme,
+        acme: acme.map(|acme| tls::acme::with_hosts_of_pbx(acme, &pbx)),
         certificate_problems: around.certificates.problems.take(),
         client_authorities: around.certificates.authorities.take(),
         redirect_http,
@@ -331,7 +331,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         member,
         server,
         app,
-        pbx: nodes.into_iter().filter_map(|(_, pbx)| pbx).collect(),
+        pbx,
         passthrough,
         voximplant,
         methods: methods.methods,
@@ -357,7 +357,7 @@ fn tables<'d, 'i>(root: &TomlTable<'d, 'i>, key: &'static str) -> Vec<TomlNode<'
 fn admin_listener(
     root: &TomlTable<'_, '_>,
     listen: Option<&[Listen]>,
-    redirect_http: Option<RedirectHttp>,
+    redirect_http: Option<&RedirectHttp>,
     around: &Surroundings<'_>,
 ) -> Option<Listen> {
     let redirect = redirect_http.map(|redirect| Listen::Tcp(redirect.listen));
@@ -393,28 +393,6 @@ fn listen(node: TomlNode<'_, '_>, around: &Surroundings<'_>) -> Option<Vec<Liste
         values::refuse_repeated(&nodes, &addresses, "address");
     }
     Some(addresses)
-}
-
-/// Reads an address, or `{ listen, port }`.
-fn redirect_http(node: &TomlNode<'_, '_>, listen: Option<&[Listen]>) -> Option<RedirectHttp> {
-    if node.value().is_table() {
-        return node.table(|table| {
-            let address = table.require("listen").and_then(|node| redirect_address(&node, listen));
-            let port = table.get("port").map(|node| node.integer(1..=usize::from(u16::MAX)));
-            let port = port.map(|port| port.and_then(|port| u16::try_from(port).ok()));
-            Some(RedirectHttp { listen: address?, port: port.map_or(Some(None), |port| port.map(Some))? })
-        });
-    }
-    redirect_address(node, listen).map(|listen| RedirectHttp { listen, port: None })
-}
-
-fn redirect_address(node: &TomlNode<'_, '_>, listen: Option<&[Listen]>) -> Option<SocketAddr> {
-    let address = address(node)?;
-    if address.port() != 0 && listen.is_some_and(|listen| listen.contains(&Listen::Tcp(address))) {
-        return node
-            .refuse("is an address of `listen`, which speaks TLS", "write another port, such as \"0.0.0.0:80\"");
-    }
-    Some(address)
 }
 
 // === [limits] ===

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::keys::{self, KeyRow, KeyTable, plain};
 
 /// The keys of tables that are written in braces, each with its type.
-const SHAPES: [(&str, &[(&str, &str)]); 14] = [
+const SHAPES: [(&str, &[(&str, &str)]); 15] = [
     (
         "tls",
         &[
@@ -17,9 +17,16 @@ const SHAPES: [(&str, &[(&str, &str)]); 14] = [
             ("acme", "table"),
         ],
     ),
-    ("tls.acme", &[("email", "text"), ("names", "list"), ("directory", "URL"), ("ca", "file")]),
+    (
+        "tls.acme",
+        &[("email", "text"), ("names", "list"), ("on_demand", "`true` or table"), ("directory", "URL"), ("ca", "file")],
+    ),
+    ("tls.acme.on_demand", &[("quota", "rate")]),
     ("tls.certificates", &[("cert", "file"), ("key", "file"), ("client_ca", "file"), ("client_auth", "text")]),
-    ("redirect_http", &[("listen", "address"), ("port", "number")]),
+    (
+        "redirect_http",
+        &[("listen", "address"), ("port", "number"), ("acme_webroot", "folder"), ("acme_pbx", "URL or table")],
+    ),
     ("pbx.admin", &[("user", "text"), ("password", "secret")]),
     ("pbx.shield", &[("from", "list"), ("admin_paths", "list"), ("open_paths", "list"), ("sessions", "text")]),
     ("pbx.limits", &[("account", "rate"), ("admin", "rate"), ("pbx_logins", "rate")]),

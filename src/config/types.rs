@@ -114,7 +114,8 @@ impl Config {
     /// Tells whether a host has a certificate that callgate gets by itself. `host`: in lower case.
     #[must_use]
     pub fn gets_certificate_for(&self, host: &str) -> bool {
-        self.acme.iter().any(|acme| acme.names.iter().any(|name| name == host.trim_end_matches('.')))
+        let host = host.trim_end_matches('.');
+        self.acme.iter().any(|acme| acme.names.iter().any(|name| name == host) || acme.is_on_demand(host))
     }
 
     /// Returns what stays in use if a certificate or a `client_ca` cannot be read the next time.
@@ -167,12 +168,24 @@ impl fmt::Display for Listen {
 }
 
 /// `redirect_http`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RedirectHttp {
     /// The address that answers plain HTTP.
     pub listen: SocketAddr,
     /// The port that browsers are sent to; `None`: the port of the TLS listener on the same address.
     pub port: Option<u16>,
+    /// The folder in which another ACME client writes answers to challenges, as certbot does in its webroot.
+    pub acme_webroot: Option<PathBuf>,
+    /// Where PBX nodes answer challenges of their own, each by the name of the node.
+    pub acme_pbx: Vec<(String, HostPort)>,
+}
+
+impl RedirectHttp {
+    /// Returns where a PBX node answers challenges.
+    #[must_use]
+    pub fn challenges_of(&self, node: &str) -> Option<&HostPort> {
+        self.acme_pbx.iter().find(|(name, _)| name == node).map(|(_, at)| at)
+    }
 }
 
 /// `[server]`.

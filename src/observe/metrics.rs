@@ -32,8 +32,9 @@ pub use self::issued_report::{IssuedName, IssuedReport};
 use self::labels::Label;
 pub use self::labels::{
     AutoStep, BlockedAttempt, CheckedState, ClientProtocol, ConnectResult, ConnectionUse, CountedMethod,
-    CountedVerdict, DeleteOutcome, Direction, ExchangeRoute, FetchResult, HandshakeResult, KeyOutcome, LimitName,
-    MintOutcome, ReloadResult, StatusClass, TlsVersion, TunnelEnd, UpstreamFault, UserChangeKind, UserChangeResult,
+    CountedVerdict, DeleteOutcome, DemandResult, Direction, ExchangeRoute, FetchResult, HandshakeResult, KeyOutcome,
+    LimitName, MintOutcome, ReloadResult, StatusClass, TlsVersion, TunnelEnd, UpstreamFault, UserChangeKind,
+    UserChangeResult,
 };
 use self::process::ProcessUsage;
 pub use self::sessions::SessionCounts;

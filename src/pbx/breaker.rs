@@ -140,7 +140,7 @@ impl Breaker {
     }
 
     /// Returns how long it is open; nothing if it is not.
-    fn open_for(&self, now: Instant) -> Option<Duration> {
+    pub(super) fn open_for(&self, now: Instant) -> Option<Duration> {
         match *self.state() {
             BreakerState::Open(until) if now < until => Some(until - now),
             BreakerState::Closed | BreakerState::Open(_) | BreakerState::Probing(_) => None,

@@ -22,7 +22,7 @@ use crate::model::upstream_name::UpstreamName;
 use crate::observe::health::ReadinessParts;
 use crate::observe::metrics::Freshness;
 use crate::once::OnceStore;
-use crate::pbx::{self, Breaker, BreakerReport, IssuedSessions, SessionChecks};
+use crate::pbx::{self, Breaker, BreakerReport, IssuedSessions, SessionChecks, Tenants};
 use crate::seal::SealKey;
 use crate::state::{Freeze, KeepError, Store};
 use crate::tickets::Tickets;
@@ -276,6 +276,13 @@ impl SharedState {
             .filter(|_| self.engine.is_some())
             .map(|node| pbx::follow_breaker(Arc::clone(&node.breaker)).map(|never| match never {}).boxed());
         self.auth.tasks().chain([sweep]).chain(self.session_ends(config)).chain(engine).chain(breakers).collect()
+    }
+
+    /// Returns what asks the PBX for its tenants.
+    #[must_use]
+    pub(crate) fn tenants(&self, config: &Config) -> Tenants {
+        let breakers = self.pbx.nodes.iter().map(|node| Arc::clone(&node.breaker));
+        Tenants::new(&config.pbx, self.connectors.pbx.iter().cloned().zip(breakers))
     }
 
     /// Returns the task that ends sessions at the PBX, which runs for as long as a tunnel of one may end.

@@ -36,7 +36,7 @@ use crate::exchange::{Activity, ClientConnection, SideChannel, TlsPeer, TlsSessi
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::message::framing;
 use crate::observe::metrics::{ClientProtocol, HandshakeResult, TlsVersion};
-use crate::tls::server::{TlsPolicies, TlsPolicy};
+use crate::tls::server::TlsPolicy;
 use crate::upstream::{self, BoundConnections, TunnelTimeouts};
 
 /// The most bytes of requests that hyper buffers (HTTP/1): more than a head may have.
@@ -128,7 +128,7 @@ async fn hand_shake(
 ) -> Option<(TlsStream<ClientStream>, TlsPolicy)> {
     let handshake = async {
         stream.set_nodelay()?;
-        accept_tls(stream, &snapshot.tls).await
+        accept_tls(stream, snapshot).await
     };
     // Boxed, like everything that an idle connection has no use for.
     let within = Box::pin(timeout_at(due, handshake));
@@ -159,8 +159,9 @@ async fn hand_shake(
 /// Makes the handshake under the policy of the name that the client asks for; `None`: it was a challenge of an ACME server.
 async fn accept_tls(
     stream: ClientStream,
-    tls: &Arc<TlsPolicies>,
+    snapshot: &Snapshot,
 ) -> io::Result<Option<(TlsStream<ClientStream>, TlsPolicy)>> {
+    let tls = &snapshot.tls;
     if let Some(policy) = tls.only() {
         return Ok(Some((TlsAcceptor::from(policy.config()).accept(stream).await?, policy)));
     }
@@ -168,6 +169,10 @@ async fn accept_tls(
     if let Some(challenge) = tls.challenge(&start.client_hello()) {
         start.into_stream(challenge).await?.shutdown().await?;
         return Ok(None);
+    }
+    if let Some(name) = start.client_hello().server_name().and_then(|name| tls.wanted(name)) {
+        // The outcome shows in whether there is a certificate below.
+        Box::pin(snapshot.obtain_certificate(&name)).await;
     }
     match tls.policy(start.client_hello().server_name()) {
         Some(policy) => Ok(Some((start.into_stream(policy.config()).await?, policy))),

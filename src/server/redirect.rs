@@ -1,4 +1,4 @@
-//! `redirect_http`: every request over plain HTTP is redirected to HTTPS, but for the challenges of an ACME server.
+//! `redirect_http`: every request over plain HTTP is redirected to HTTPS, but for the challenges of ACME servers.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -17,10 +17,11 @@ use tokio::time::timeout;
 
 use super::admission::{self, AdmissionPermit};
 use super::client_io::ClientStream;
+use super::foreign_challenges;
+use super::snapshot::Snapshot;
 use super::worker::{HttpsPort, Worker};
 use crate::message::framing;
 use crate::message::target;
-use crate::tls::issued::IssuedCertificates;
 
 /// How long a whole connection may take: one request, one answer.
 const LIFE: Duration = Duration::from_secs(10);
@@ -35,8 +36,6 @@ impl HttpsPort {
     }
 }
 
-/// Where ACME servers look for answers (RFC 8555 §8.3).
-const CHALLENGES: &str = "/.well-known/acme-challenge/";
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
 
@@ -51,9 +50,9 @@ async fn answer_one(stream: &mut ClientStream, address: SocketAddr, worker: &Wor
     let snapshot = worker.snapshot();
     let admitted = admission::admit(stream, address, &snapshot.config.server, &worker.limits).await;
     let Some(_client) = admitted else { return };
-    let https = worker.https_port;
-    let issued = snapshot.acme().issued();
-    let service = service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, https, issued)) });
+    let snapshot = &snapshot;
+    let service =
+        service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, worker, snapshot).await) });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
@@ -63,16 +62,12 @@ async fn answer_one(stream: &mut ClientStream, address: SocketAddr, worker: &Wor
     drop(timeout(LIFE, connection).await);
 }
 
-fn answer(request: &Request<Incoming>, https: HttpsPort, issued: &IssuedCertificates) -> Response<Full<Bytes>> {
-    let token = request.uri().path().strip_prefix(CHALLENGES);
-    let mut response = Response::new(Full::default());
-    // A challenge of another client is redirected as well: ACME servers follow (RFC 8555 §8.3).
-    if let Some(answer) = token.and_then(|token| issued.http_answer(token)) {
-        *response.body_mut() = Full::from(answer);
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-        return response;
+async fn answer(request: &Request<Incoming>, worker: &Worker, snapshot: &Snapshot) -> Response<Full<Bytes>> {
+    if let Some(answer) = challenge_answer(request, worker, snapshot).await {
+        return answer;
     }
-    match location(request, https).map(HeaderValue::try_from) {
+    let mut response = Response::new(Full::default());
+    match location(request, worker.https_port).map(HeaderValue::try_from) {
         Some(Ok(location)) => {
             *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
             response.headers_mut().insert(header::LOCATION, location);
@@ -80,6 +75,27 @@ fn answer(request: &Request<Incoming>, https: HttpsPort, issued: &IssuedCertific
         Some(Err(_)) | None => *response.status_mut() = StatusCode::BAD_REQUEST,
     }
     response
+}
+
+/// Answers a challenge: callgate's own, or one of another client. A challenge of an unknown client is redirected like
+/// everything else, because ACME servers follow (RFC 8555 §8.3).
+async fn challenge_answer(
+    request: &Request<Incoming>,
+    worker: &Worker,
+    snapshot: &Snapshot,
+) -> Option<Response<Full<Bytes>>> {
+    let token = foreign_challenges::token(request)?;
+    let mut response = match snapshot.acme().issued().http_answer(token) {
+        Some(answer) => Response::new(Full::from(answer)),
+        None => {
+            let authority = target::authority(request.version(), request.uri(), request.headers()).ok()?;
+            worker.foreign_challenges.answer(&snapshot.config, &authority.host, token).await?
+        }
+    };
+    if response.status() == StatusCode::OK {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    }
+    Some(response)
 }
 
 fn location(request: &Request<Incoming>, https: HttpsPort) -> Option<String> {

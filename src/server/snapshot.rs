@@ -2,29 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use tokio::time::Instant;
 
 use super::StartError;
 use super::certificate_alarms;
 use super::control::Chore;
 use super::passthrough::PassthroughRoutes;
 use super::succession::{Predecessors, SuccessionOrder};
-use crate::acme::Acme;
-use crate::config::{CertificateRequest, Config, UpstreamConfig};
+use crate::acme::{Acme, AskTenant};
+use crate::config::{AcmeConfig, Config, UpstreamConfig};
 use crate::freeze::Freezes;
 use crate::limit::{LimitReport, LimitUsage};
 use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::freeze_target::FreezeTarget;
 use crate::model::session::EndReason;
+use crate::model::tenant_answer::TenantAnswer;
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::Logs;
 use crate::observe::health::ReadinessParts;
-use crate::observe::metrics::{CountedUrl, Freshness, Tally};
+use crate::observe::metrics::{CountedUrl, DemandResult, Freshness, Tally};
 use crate::observe::trace;
-use crate::pbx::{BreakerReport, IssuedSessions, SessionEnd, SessionFilter};
+use crate::pbx::{BreakerReport, IssuedSessions, SessionEnd, SessionFilter, Tenants};
 use crate::proxy::{Proxy, SharedState};
 use crate::state::{Freeze, Store};
 use crate::tls::current::CurrentPolicies;
@@ -38,6 +41,7 @@ pub(super) struct Snapshot {
     pub(super) config: Arc<Config>,
     pub(super) tls: Arc<TlsPolicies>,
     acme: Arc<Acme>,
+    tenants: Arc<Tenants>,
     pub(super) passthrough: Arc<PassthroughRoutes>,
     shared: Arc<SharedState>,
     logs: Logs,
@@ -79,7 +83,8 @@ impl Snapshot {
         let tls = TlsPolicies::new(&config, acme.issued())?;
         let shared = Arc::new(SharedState::new(&config, store, memory)?);
         let passthrough = PassthroughRoutes::new(&config.passthrough);
-        Self { config: Arc::new(config), tls, acme, passthrough, shared, logs }.tried()
+        let tenants = Arc::new(shared.tenants(&config));
+        Self { config: Arc::new(config), tls, acme, tenants, passthrough, shared, logs }.tried()
     }
 
     /// Builds the successor. Parts whose settings did not change are kept, with their counts and connections.
@@ -92,7 +97,7 @@ impl Snapshot {
         // The keys of the session tickets are in it: with the same certificates, clients go on resuming their sessions.
         let is_same = config.certificates == before.certificates
             && config.missing_certificates == before.missing_certificates
-            && issued_names(&config) == issued_names(before)
+            && gets_same_certificates(&config, before)
             && config.ring() == before.ring();
         let tls = match is_same {
             true => Arc::clone(&self.tls),
@@ -101,8 +106,8 @@ impl Snapshot {
         let shared = Arc::new(self.shared.successor(before, &config).map_err(StartError::Tls)?);
         let logs = self.logs.successor(before, &config)?;
         let passthrough = self.passthrough.successor(&config.passthrough);
-        let acme = Arc::clone(&self.acme);
-        let next = Self { config: Arc::new(config), tls, acme, passthrough, shared, logs }.tried()?;
+        let (acme, tenants) = (Arc::clone(&self.acme), Arc::new(shared.tenants(&config)));
+        let next = Self { config: Arc::new(config), tls, acme, tenants, passthrough, shared, logs }.tried()?;
         self.acme.adopt(&next.config);
         Ok(next)
     }
@@ -151,6 +156,32 @@ impl Snapshot {
         &self.acme
     }
 
+    /// Waits until there is a certificate for a name that may be a tenant's, or it is known that it gets none now. The caller has
+    /// a deadline. An unknown name costs the PBX nothing while its latest list counts.
+    pub(super) async fn obtain_certificate(&self, name: &str) {
+        let refused = match self.tenants.look(name, Instant::now()) {
+            TenantAnswer::Known | TenantAnswer::Unasked => return self.acme.obtain(name).await,
+            TenantAnswer::Unknown => DemandResult::Unknown,
+            TenantAnswer::NoAnswer => DemandResult::NoAnswer,
+        };
+        self.acme.report().count_demand(refused);
+    }
+
+    /// Returns the tasks that order certificates.
+    fn orders(&self) -> impl Iterator<Item = Chore> + use<> {
+        let tenants = Arc::clone(&self.tenants);
+        let ask: AskTenant = Arc::new(move |name: String| {
+            let tenants = Arc::clone(&tenants);
+            async move { tenants.ask(&name).await }.boxed()
+        });
+        let acme = || Arc::clone(&self.acme);
+        let settings = self.config.acme.as_ref();
+        let on_demand = settings.and_then(|settings| settings.on_demand.clone());
+        let demand = on_demand.map(|on_demand| acme().answer_demand(on_demand, Arc::clone(&ask)).boxed());
+        let orders = settings.cloned().map(|settings| acme().keep_valid(settings, ask).boxed());
+        demand.into_iter().chain(orders)
+    }
+
     /// Returns the sessions that callgate opened at the PBX.
     pub(super) fn sessions(&self) -> &Arc<IssuedSessions> {
         self.shared.sessions()
@@ -188,8 +219,7 @@ impl Snapshot {
         });
         let of_members = freezes.into_iter().chain(ends.into_iter().flatten());
         let alarms = certificate_alarms::repeat(Arc::clone(&self.config)).boxed();
-        let orders = self.config.acme.clone().map(|acme| Arc::clone(&self.acme).keep_valid(acme).boxed());
-        let own = [alarms].into_iter().chain(orders).chain(phones.map(FutureExt::boxed)).chain(of_members);
+        let own = [alarms].into_iter().chain(self.orders()).chain(phones.map(FutureExt::boxed)).chain(of_members);
         self.shared.chores(&self.config).into_iter().chain(own).collect()
     }
 
@@ -284,9 +314,21 @@ impl Snapshot {
     }
 }
 
-/// Returns the names whose certificates are issued, and what is asked of clients there.
-fn issued_names(config: &Config) -> Option<(&[String], Option<&CertificateRequest>)> {
-    config.acme.as_ref().map(|acme| (&*acme.names, acme.client_auth.as_ref()))
+/// Tells whether two configurations get certificates for the same names, and ask the same of clients there.
+fn gets_same_certificates(one: &Config, other: &Config) -> bool {
+    let on_demand = |acme: &AcmeConfig| acme.on_demand.as_ref().map(|on_demand| on_demand.hosts.clone());
+    match (&one.acme, &other.acme) {
+        (Some(one), Some(other)) => {
+            one.names == other.names && on_demand(one) == on_demand(other) && one.client_auth == other.client_auth
+        }
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
+    }
+}
+
+/// Returns where plain HTTP is answered, and where it leads. The answers to challenges may change.
+fn plain_ports(config: &Config) -> Option<(SocketAddr, Option<u16>)> {
+    config.redirect_http.as_ref().map(|redirect| (redirect.listen, redirect.port))
 }
 
 /// Returns the settings that differ and cannot change: those of sockets, threads and the state file, which last as long as the
@@ -294,7 +336,7 @@ fn issued_names(config: &Config) -> Option<(&[String], Option<&CertificateReques
 fn fixed(before: &Config, config: &Config) -> Vec<&'static str> {
     let keys = [
         ("`listen`", before.listen == config.listen),
-        ("`redirect_http`", before.redirect_http == config.redirect_http),
+        ("`redirect_http`", plain_ports(before) == plain_ports(config)),
         ("`workers`", before.workers == config.workers),
         ("`admin.listen`", before.admin == config.admin),
         ("`state.file`", before.state == config.state),

@@ -37,7 +37,7 @@ impl ListeningSockets {
             let opened = sockets.open_tls(address, inherited);
             opened.map_err(|source| StartError::Listen { address: address.clone(), source })?;
         }
-        if let Some(address) = config.redirect_http.map(|redirect| redirect.listen) {
+        if let Some(address) = config.redirect_http.as_ref().map(|redirect| redirect.listen) {
             let opened = sockets.open_redirect(address, inherited);
             opened.map_err(|source| StartError::Listen { address: Listen::Tcp(address), source })?;
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::admission::{AdmissionPermit, ConnectionLimits};
+use super::foreign_challenges::ForeignChallenges;
 use super::registry::Registry;
 use super::snapshot::Snapshot;
 use crate::budget::{Budget, Ledger, Pressure, WorkerBudget};
@@ -31,6 +32,8 @@ pub(super) struct Worker {
     tls: Rc<CurrentPolicies>,
     /// The port that `redirect_http` leads to.
     pub(super) https_port: HttpsPort,
+    /// Bounds the answers to challenges of other ACME clients.
+    pub(super) foreign_challenges: ForeignChallenges,
 }
 
 /// The configuration that the next handshake and the next request meet.
@@ -76,6 +79,7 @@ impl Worker {
             tls,
             tally,
             https_port,
+            foreign_challenges: ForeignChallenges::default(),
         })
     }
 

@@ -104,6 +104,11 @@ impl IssuedCertificates {
         lock(&self.certificates).insert(name.to_owned(), Arc::new(certificate));
     }
 
+    /// Takes a certificate out of use.
+    pub fn remove(&self, name: &str) {
+        lock(&self.certificates).remove(name);
+    }
+
     /// Returns the certificate of a name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<IssuedCertificate>> {

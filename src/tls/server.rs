@@ -12,7 +12,8 @@ use rustls::{OtherError, ServerConfig, SignatureScheme};
 
 use super::issued::{ACME_TLS, IssuedCertificates};
 use super::ring_tickets::RingTickets;
-use crate::config::{Certificate, CertificateRequest, Config, MissingCertificate};
+use crate::config::{Certificate, CertificateRequest, Config, HostPattern, MissingCertificate};
+use crate::model::account::host_name;
 use crate::model::digest::{Digest, sha256_of};
 use crate::model::key_ring::KeyRing;
 
@@ -96,6 +97,10 @@ impl TlsPolicies {
         if let Some(acme) = &config.acme {
             let policy = position(&mut client_auths, acme.client_auth.as_ref());
             resolver.add_issued(&acme.names, policy);
+            resolver.on_demand = acme.on_demand.as_ref().map(|on_demand| OnDemandNames {
+                hosts: on_demand.hosts.clone(),
+                named: NamedCertificate { source: CertificateSource::OnDemand, names: Arc::default(), policy },
+            });
         }
         let resolver = Arc::new(resolver);
         let policies = client_auths.into_iter().map(|auth| PolicySettings::new(&resolver, auth, ring));
@@ -117,6 +122,15 @@ impl TlsPolicies {
         let mut protocols = hello.alpn()?;
         let is_challenge = protocols.next() == Some(ACME_TLS) && protocols.next().is_none();
         self.certificates.issued.tls_answer(hello.server_name().filter(|_| is_challenge)?)
+    }
+
+    /// Returns a name (SNI) that may get a certificate on demand and has none yet, in lower case; nothing for all others.
+    #[must_use]
+    pub fn wanted(&self, name: &str) -> Option<String> {
+        let found = self.certificates.find(name)?;
+        let is_wanted = matches!(found.source, CertificateSource::OnDemand)
+            && self.certificates.issued.key(&normalize(name)).is_none();
+        if is_wanted { host_name(name) } else { None }
     }
 
     /// Returns the policy of the certificate that answers a name (SNI); `None`: that certificate is missing, so the handshake
@@ -277,11 +291,20 @@ struct CertificateResolver {
     all: Vec<NamedCertificate>,
     /// The certificates that were issued to this gate.
     issued: Arc<IssuedCertificates>,
+    /// The names that get a certificate on demand. A certificate that names one of them comes first.
+    on_demand: Option<OnDemandNames>,
     /// Whether a certificate is missing, or may be for a while.
     lacks_any: bool,
     /// Whether a certificate is missing whose names are unknown. A name that no certificate has may be one of them, so it
     /// is refused.
     lacks_names: bool,
+}
+
+/// The names that get a certificate when the first client asks for them.
+#[derive(Debug)]
+struct OnDemandNames {
+    hosts: Vec<HostPattern>,
+    named: NamedCertificate,
 }
 
 #[derive(Debug, Clone)]
@@ -299,6 +322,8 @@ enum CertificateSource {
     Read(Arc<CertifiedKey>),
     /// The one that was issued for this name, if it was yet.
     Issued(String),
+    /// The one that was issued for the name that the client asks for.
+    OnDemand,
     /// It cannot be read.
     Missing,
 }
@@ -346,13 +371,14 @@ impl CertificateResolver {
         let name = normalize(name);
         let exact = self.names.get(&name);
         let wildcard = name.split_once('.').and_then(|(_, rest)| self.names.get(&format!("*.{rest}")));
-        exact.into_iter().chain(wildcard).flatten()
+        let on_demand = self.on_demand.iter().filter(move |names| names.hosts.iter().any(|host| host.matches(&name)));
+        exact.into_iter().chain(wildcard).flatten().chain(on_demand.map(|names| &names.named))
     }
 
     /// Returns the certificate that answers a name (SNI); `None`: it is missing. In its place answers another one of the
     /// name, if it asks the same of clients.
     fn answering(&self, name: Option<&str>) -> Option<&NamedCertificate> {
-        let is_there = |named: &&NamedCertificate| self.key(named).is_some();
+        let is_there = |named: &&NamedCertificate| self.key(named, name).is_some();
         let first = || self.all.iter().find(is_there);
         let Some(name) = name else { return first() };
         match self.find(name) {
@@ -362,11 +388,12 @@ impl CertificateResolver {
         }
     }
 
-    /// Returns a certificate with its key, if it is there.
-    fn key(&self, named: &NamedCertificate) -> Option<Arc<CertifiedKey>> {
+    /// Returns a certificate with its key, if it is there. `asked`: the name that the client asks for.
+    fn key(&self, named: &NamedCertificate, asked: Option<&str>) -> Option<Arc<CertifiedKey>> {
         match &named.source {
             CertificateSource::Read(key) => Some(Arc::clone(key)),
             CertificateSource::Issued(name) => self.issued.key(name),
+            CertificateSource::OnDemand => self.issued.key(&normalize(asked?)),
             CertificateSource::Missing => None,
         }
     }
@@ -376,7 +403,8 @@ impl CertificateResolver {
     fn answering_in(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<&NamedCertificate> {
         let first = self.answering(name)?;
         let is_known = |key: Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
-        let alike = |named: &&NamedCertificate| named.policy == first.policy && self.key(named).is_some_and(is_known);
+        let alike =
+            |named: &&NamedCertificate| named.policy == first.policy && self.key(named, name).is_some_and(is_known);
         let known = name.into_iter().flat_map(|name| self.having(name)).find(alike);
         let of_same_names = || self.all.iter().filter(|named| named.names == first.names).find(alike);
         Some(known.or_else(of_same_names).unwrap_or(first))
@@ -391,7 +419,7 @@ fn normalize(name: &str) -> String {
 impl ResolvesServerCert for CertificateResolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let named = self.answering_in(hello.server_name(), hello.signature_schemes());
-        named.and_then(|named| self.key(named))
+        named.and_then(|named| self.key(named, hello.server_name()))
     }
 }
 

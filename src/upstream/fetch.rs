@@ -157,6 +157,19 @@ fn host_field(authority: &Authority) -> Result<HeaderValue, FetchError> {
     HeaderValue::from_str(authority.as_str()).map_err(|_| FetchError::Url("its host is not a host name"))
 }
 
+/// Sends a request to a server over a connection of its own, without TLS. The body of the answer may have `longest` bytes.
+/// The caller has a deadline.
+///
+/// # Errors
+/// When there is no whole answer.
+pub(crate) async fn fetch_plain(
+    at: &HostPort,
+    request: Request<Bytes>,
+    longest: usize,
+) -> Result<Response<Bytes>, FetchError> {
+    send_once(dial(at).await.map_err(FetchError::Connect)?, request, longest).await
+}
+
 /// Sends the only request of a connection and reads the whole answer. Its body may have `longest` bytes.
 ///
 /// # Errors

@@ -121,6 +121,7 @@ mod nodes {
 /// Commands, configuration, logs, the admin listener, and the life of the process.
 mod operate {
     pub mod acme;
+    pub mod acme_on_demand;
     pub mod admin;
     pub mod audit;
     pub mod certificates;
@@ -132,6 +133,7 @@ mod operate {
     pub mod core_dumps;
     pub mod demo;
     pub mod drain;
+    pub mod foreign_challenges;
     pub mod freeze;
     pub mod handover;
     pub mod init;

@@ -1,6 +1,6 @@
 //! `tls`: certificates with their keys, and the CAs of `ca` and `client_ca`.
 
-mod acme;
+pub(super) mod acme;
 pub(super) mod chain_flaw;
 mod file_content;
 mod leaf;
@@ -240,7 +240,7 @@ pub(super) fn check(
 ) {
     let (Some(tls), Some(certificates)) = (tls, certificates) else { return };
     if let (Some(acme), Some(node)) = (&certificates.acme, tls.entry("acme")) {
-        acme::check(&node, acme, here.listen, root);
+        acme::check(&node, acme, here, root);
     }
     warn_uncovered(tls, certificates, here);
 }
@@ -257,7 +257,12 @@ fn warn_uncovered(tls: &TomlNode<'_, '_>, certificates: &ReadCertificates, here:
             let is_ordered = certificates.acme.iter().any(|acme| acme.names.contains(name));
             is_ordered || certificates.usable.iter().any(|one| one.covers(name))
         }
-        HostPattern::Below(suffix) => certificates.usable.iter().any(|one| one.names_host(&format!("*{suffix}"))),
+        HostPattern::Below(suffix) => {
+            let on_demand = certificates.acme.iter().filter_map(|acme| acme.on_demand.as_ref());
+            // Without hosts of its own it is for all of the PBX.
+            on_demand.map(|one| &one.hosts).any(|hosts| hosts.is_empty() || hosts.iter().any(|one| one.covers(host)))
+                || certificates.usable.iter().any(|one| one.names_host(&format!("*{suffix}")))
+        }
     };
     let mut hosts: Vec<_> = upstreams.flat_map(|upstream| &upstream.hosts).filter(|host| !is_covered(host)).collect();
     hosts.sort_by_key(|host| host.to_string());

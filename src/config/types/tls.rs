@@ -8,8 +8,10 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::HostPattern;
 use crate::config::OutboundProxy;
 use crate::config::check::{ChainFlaw, chain_flaw};
+use crate::model::rate::Rate;
 
 /// A certificate chain with its key.
 #[derive(PartialEq, Eq)]
@@ -56,6 +58,8 @@ pub struct AcmeConfig {
     pub email: Option<String>,
     /// The host names, in lower case, without those that a certificate of a file covers. Each gets a certificate of its own.
     pub names: Vec<String>,
+    /// Names that get a certificate when the first client asks for them; `None`: there are none.
+    pub on_demand: Option<OnDemandConfig>,
     /// The URL of the server's directory.
     pub directory: String,
     /// The authorities that may sign the certificate of the server itself; `None`: the public ones.
@@ -66,6 +70,24 @@ pub struct AcmeConfig {
     pub outbound_proxy: Option<Arc<OutboundProxy>>,
     /// Whether plain HTTP is answered, over which the server can check names (HTTP-01, RFC 8555 §8.3).
     pub has_http: bool,
+}
+
+/// `tls.acme.on_demand`: certificates for tenants of the PBX, ordered when the first client asks for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnDemandConfig {
+    /// The names that may be a tenant's. The PBX knows which are.
+    pub hosts: Vec<HostPattern>,
+    /// How many orders there may be, renewals apart.
+    pub quota: Rate,
+}
+
+impl AcmeConfig {
+    /// Tells whether a name gets its certificate when the first client asks for it. `name`: in lower case.
+    #[must_use]
+    pub fn is_on_demand(&self, name: &str) -> bool {
+        let covers = |on_demand: &OnDemandConfig| on_demand.hosts.iter().any(|host| host.matches(name));
+        self.on_demand.as_ref().is_some_and(covers) && !self.names.iter().any(|known| known == name)
+    }
 }
 
 /// What was read last of each certificate and each `client_ca`. It stays in use while a file cannot be read.

@@ -226,6 +226,16 @@ impl HostPattern {
         }
     }
 
+    /// Tells whether each host name that matches the other pattern matches this one too.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (pattern, Self::Exact(name)) => pattern.matches(name),
+            (Self::Below(suffix), Self::Below(other)) => other.ends_with(suffix.as_str()),
+            (Self::Exact(_), Self::Below(_)) => false,
+        }
+    }
+
     /// Tells whether some host name matches both patterns.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {

@@ -38,6 +38,7 @@ impl VodiaPbx {
             (&Method::GET, "/rest/system/pcap") => {
                 server::reply(StatusCode::OK, "application/vnd.tcpdump.pcap", capture())
             }
+            (&Method::GET, "/rest/system/domains") => self.domains(request),
             (&Method::GET, "/rest/system/access") => self.block_list(),
             (&Method::GET, "/rest/system/stats") => self.statistics(),
             _ => answers::error(StatusCode::NOT_FOUND, "not found"),
@@ -48,6 +49,18 @@ impl VodiaPbx {
     fn is_known(&self, request: &PbxRequest) -> bool {
         let mut state = lock(&self.state);
         state.session(&request.cookie().unwrap_or_default()).is_some() || basic_is_right(&state, request)
+    }
+
+    /// Lists the tenants, for an administrator of the system.
+    fn domains(&self, request: &PbxRequest) -> Response<DemoBody> {
+        let state = lock(&self.state);
+        if request.basic() != Some(state.admin()) {
+            return answers::error(StatusCode::FORBIDDEN, "forbidden");
+        }
+        let tenants = state.options().tenants.iter().enumerate();
+        let domains: Vec<_> =
+            tenants.map(|(id, tenant)| json!({ "id": id + 1, "name": tenant.name, "alias": [tenant.name] })).collect();
+        server::json(StatusCode::OK, &json!(domains))
     }
 
     fn block_list(&self) -> Response<DemoBody> {

@@ -11,7 +11,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Unit;
 
 use super::counters::{BUCKETS, Counter, Histogram, PerLabel, PerPair, WorkerCounts};
-use super::labels::{DeleteOutcome, ExchangeRoute, FetchResult, Label, LimitName, UserChangeKind, UserChangeResult};
+use super::labels::{
+    DeleteOutcome, DemandResult, ExchangeRoute, FetchResult, Label, LimitName, UserChangeKind, UserChangeResult,
+};
 use super::process::ProcessUsage;
 use super::{CountedUrl, Metrics};
 use crate::model::limit_set::LIMITS;
@@ -155,6 +157,8 @@ impl Metrics {
         page.seconds("callgate_certificate_expiry_timestamp", "When a certificate expires.", ends)?;
         let orders = FetchResult::ALL.iter().map(|&result| (vec![label(result)], issued.orders(result))).collect();
         page.counter("callgate_acme_orders", "Orders of certificates at the ACME server.", orders)?;
+        let demands = DemandResult::ALL.iter().map(|&result| (vec![label(result)], issued.demands(result))).collect();
+        page.counter("callgate_acme_demands", "Handshakes for names that had no certificate yet.", demands)?;
         let failing = names.iter().filter(|one| one.is_failing).count() as u64;
         page.gauge("callgate_acme_failing", "Names whose last order failed.", bare(failing))?;
         let unreadable = bare(loaded.config.certificate_problems.len() as u64);

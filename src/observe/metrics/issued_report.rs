@@ -5,12 +5,13 @@ use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 
-use super::labels::{FetchResult, Label};
+use super::labels::{DemandResult, FetchResult, Label};
 
 /// Counts the orders, and lists the certificates.
 #[derive(Debug, Default)]
 pub struct IssuedReport {
     orders: [AtomicU64; FetchResult::COUNT],
+    demands: [AtomicU64; DemandResult::COUNT],
     names: Mutex<Vec<IssuedName>>,
 }
 
@@ -32,6 +33,11 @@ impl IssuedReport {
         self.orders[result.index()].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Counts a handshake for a name that had no certificate yet.
+    pub fn count_demand(&self, result: DemandResult) {
+        self.demands[result.index()].fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Replaces the names.
     pub fn show(&self, names: Vec<IssuedName>) {
         *self.names.lock().unwrap_or_else(PoisonError::into_inner) = names;
@@ -41,6 +47,10 @@ impl IssuedReport {
     #[must_use]
     pub fn names(&self) -> Vec<IssuedName> {
         self.names.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn demands(&self, result: DemandResult) -> u64 {
+        self.demands[result.index()].load(Ordering::Relaxed)
     }
 
     pub(super) fn orders(&self, result: FetchResult) -> u64 {

@@ -324,6 +324,22 @@ labels! {
         Failed = "failed",
     }
 
+    /// How a handshake ended for a name that had no certificate yet.
+    DemandResult = "result" {
+        /// There was a certificate in time.
+        Issued = "issued",
+        /// The order failed, now or a short time ago.
+        Failed = "failed",
+        /// The PBX has no such tenant.
+        Unknown = "unknown",
+        /// The PBX did not list its tenants.
+        NoAnswer = "no_answer",
+        /// The quota is used up.
+        Quota = "quota",
+        /// Too many names or handshakes wait, or there are as many certificates as may be.
+        Full = "full",
+    }
+
     /// A change of a user at Voximplant.
     UserChangeKind = "change" {
         /// The user was added.

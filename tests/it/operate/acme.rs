@@ -20,36 +20,41 @@ use crate::kit::stage::until;
 use crate::kit::upstream::RawUpstream;
 
 /// `callgate run` with certificates from an ACME server.
-struct AcmeGate {
-    dir: TempDir,
+pub struct AcmeGate {
+    pub dir: TempDir,
     upstream: RawUpstream,
-    https: u16,
-    http: u16,
+    pub https: u16,
+    pub http: u16,
 }
 
 impl AcmeGate {
     /// Prepares a gate at the ports where a server checks names.
-    async fn new(checks: (u16, u16)) -> Self {
+    pub async fn new(checks: (u16, u16)) -> Self {
         let (http, https) = checks;
         Self { dir: TempDir::new().unwrap(), upstream: RawUpstream::ok().await, https, http }
     }
 
     /// Writes the configuration. `acme`: the keys of `tls.acme`; `top`: further keys above the first table.
     fn configure(&self, acme: &str, top: &str) {
+        self.configure_with(acme, top, "");
+    }
+
+    /// As [`AcmeGate::configure`], with further tables.
+    pub fn configure_with(&self, acme: &str, top: &str, tables: &str) {
         let text = format!(
             "listen = \"127.0.0.1:{}\"\nworkers = 1\n{top}\ntls = {{ acme = {{ {acme} }} }}\n\
              [app]\nurl = \"http://{}\"\n[state]\nfile = \"state\"\n[admin]\nlisten = \"unix:admin.sock\"\n\
-             [log]\naccess = \"off\"\n",
+             [log]\naccess = \"off\"\n{tables}",
             self.https, self.upstream.addr
         );
         secret(&self.dir, "proxy.toml", &text);
     }
 
-    fn redirect(&self) -> String {
+    pub fn redirect(&self) -> String {
         format!("redirect_http = \"127.0.0.1:{}\"", self.http)
     }
 
-    async fn run(&self) -> Running {
+    pub async fn run(&self) -> Running {
         drop(fs::remove_file(self.dir.path().join("admin.sock")));
         let mut command = callgate(&["run", "--config"]);
         command.arg(self.dir.path().join("proxy.toml"));
@@ -58,12 +63,16 @@ impl AcmeGate {
         running
     }
 
-    fn told(&self, path: &str) -> String {
+    pub fn told(&self, path: &str) -> String {
         let admin = Listen::Unix(self.dir.path().join("admin.sock"));
         gate::tell(&admin, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n"))
     }
 
-    async fn hand_shake(&self, root: &CertificateDer<'static>, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+    pub async fn hand_shake(
+        &self,
+        root: &CertificateDer<'static>,
+        name: &str,
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(root.clone()).unwrap();
         let config = rustls::ClientConfig::builder_with_provider(callgate::tls::provider())

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use crate::kit::client::{read_head, status};
 use crate::kit::commands::callgate;
+use crate::kit::pebble::free_port;
 use crate::kit::program::{Program, Successor, certify};
 use crate::kit::upstream::RawUpstream;
 use tokio::io::AsyncWriteExt;
@@ -82,6 +83,29 @@ async fn a_new_process_is_in_the_sandbox_of_the_one_before() {
     newest.signal("-USR2");
     program.running.complaint("not handed over").await;
     check_serves(&program).await;
+}
+
+#[tokio::test]
+async fn the_webroot_of_another_acme_client_is_read_from_the_folder_of_the_start() {
+    let Some((upstream, _program)) = program("").await else { return };
+    let (webroot, other, port) = (TempDir::new().unwrap(), TempDir::new().unwrap(), free_port());
+    for folder in [&webroot, &other] {
+        let folder = folder.path().join(".well-known/acme-challenge");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("token"), "token.thumb").unwrap();
+    }
+    let at = |folder: &TempDir| format!("acme_webroot = \"{}\"", folder.path().display());
+    let redirect = format!("redirect_http = {{ listen = \"127.0.0.1:{port}\", {} }}", at(&webroot));
+    let top = format!("listen = \"127.0.0.1:0\"\nworkers = 1\n{redirect}");
+    let mut program = Program::start(upstream.addr, &top, "").await;
+    let mut plain = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = b"GET /.well-known/acme-challenge/token HTTP/1.1\r\nHost: app.test\r\n\r\n";
+    plain.write_all(request).await.unwrap();
+    assert_eq!(status(&read_head(&mut plain).await), 200);
+    program.change(&at(&webroot), &at(&other));
+    program.running.signal("-HUP");
+    let told = program.running.complaint("not reloaded").await;
+    assert!(told.contains("let it read") && told.contains("restart callgate"), "{told}");
 }
 
 #[tokio::test]

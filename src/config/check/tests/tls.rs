@@ -454,6 +454,38 @@ fn hosts_without_a_certificate_are_warned_of() {
     );
 }
 
+#[test]
+fn challenges_of_other_acme_clients_have_a_folder_and_an_address_of_the_pbx() {
+    let redirect = |keys: &str, rest: &str| {
+        let top = TOP.replacen("tls", &format!("redirect_http = {{ listen = \"[::]:80\", {keys} }}\ntls"), 1);
+        format!("{top}[app]\nurl = \"http://a\"\nhosts = [\"a.test\"]\n{rest}")
+    };
+    let pbx = "[pbx]\nurl = \"http://b\"\nhosts = [\"*.b.test\"]\n";
+    let config = accepted(&redirect("acme_webroot = \"certs\", acme_pbx = \"http://pbx.internal\"", pbx));
+    let read = config.redirect_http.unwrap();
+    assert!(read.acme_webroot.is_some_and(|folder| folder.is_absolute() && folder.ends_with("certs")));
+    assert_eq!(read.acme_pbx[0].1.to_string(), "pbx.internal:80");
+    let missing = accepted(&redirect("acme_webroot = \"nowhere\"", pbx)).warnings;
+    assert!(missing[0].message.contains("there is no folder") && missing[0].message.contains("nowhere"), "{missing:?}");
+    let node =
+        |name: &str| format!("[[pbx]]\nname = \"{name}\"\nurl = \"http://{name}\"\nhosts = [\"*.{name}.test\"]\n");
+    let nodes = node("north") + &node("south");
+    let several =
+        accepted(&redirect("acme_pbx = { south = \"http://192.0.2.2:8080\" }", &nodes)).redirect_http.unwrap();
+    assert_eq!(several.challenges_of("south").map(ToString::to_string).as_deref(), Some("192.0.2.2:8080"));
+    assert_eq!(several.challenges_of("north"), None);
+    for (keys, rest, expected) in [
+        ("acme_pbx = \"https://pbx\"", pbx, "`redirect_http.acme_pbx`: ACME servers ask over plain HTTP"),
+        ("acme_pbx = \"http://pbx/x\"", pbx, "`redirect_http.acme_pbx`: nothing may follow the host and port"),
+        ("acme_pbx = \"http://pbx\"", "", "`redirect_http.acme_pbx`: no host is the PBX's"),
+        ("acme_pbx = \"http://pbx\"", &nodes, "`redirect_http.acme_pbx`: there are several PBX nodes"),
+        ("acme_pbx = { west = \"http://pbx\" }", &nodes, "`redirect_http.acme_pbx.west`: no PBX has this name"),
+    ] {
+        let told = refused(&redirect(keys, rest)).to_string();
+        assert!(told.contains(expected), "{keys}: {told}");
+    }
+}
+
 // === acme ===
 
 fn with_acme(acme: &str, top: &str, rest: &str) -> String {
@@ -498,8 +530,15 @@ fn an_acme_server_must_be_able_to_check_the_names_and_the_account_is_kept() {
         (
             "names = [\"*.pbx.test\"]",
             STATE,
-            "2:27: `tls.acme.names`: a wildcard needs the challenge DNS-01, which callgate does not answer",
+            "2:16: `tls.acme`: no PBX with `admin` has a wildcard in `hosts`, so no name can be a tenant's",
         ),
+        ("on_demand = false, names = [\"a.b.test\"]", STATE, "2:30: `tls.acme.on_demand`: is off without the key"),
+        (
+            "on_demand = { quota = \"many\" }",
+            STATE,
+            "2:40: `tls.acme.on_demand.quota`: a rate looks like \"30/min\", \"5/15min\" or \"30/min burst 10\"",
+        ),
+        ("names = [\"*.test\"]", STATE, "2:27: `tls.acme.names`: not a host name with a domain"),
         ("names = [\"192.0.2.1\"]", STATE, "2:27: `tls.acme.names`: not a host name with a domain"),
         ("names = [\"localhost\"]", STATE, "2:27: `tls.acme.names`: not a host name with a domain"),
         ("names = [\"a.b.test\"], email = \"a\"", STATE, "2:48: `tls.acme.email`: not a mail address"),
@@ -511,5 +550,41 @@ fn an_acme_server_must_be_able_to_check_the_names_and_the_account_is_kept() {
         ("names = [\"a.b.test\"], mail = \"a@b.test\"", STATE, "2:40: unknown key `tls.acme.mail`"),
     ] {
         check_text(&with_acme(&format!("acme = {{ {acme} }}"), "", rest), &[expected]);
+    }
+}
+
+#[test]
+fn names_on_demand_are_those_that_a_pbx_with_an_administrator_may_know() {
+    let pbx = |hosts: &str, admin: &str| {
+        let text = format!("[pbx]\nurl = \"http://127.0.0.1\"\nhosts = {hosts}\n{admin}");
+        text + STATE
+    };
+    let admin = "admin = { user = \"sso\", password = { env = \"PBX_ADMIN_PASSWORD\" } }\n";
+    let hosts = "[\"pbx.test\", \"*.pbx.test\", \"*.other.test\"]";
+    let read = |acme: &str| {
+        let text = with_acme(&format!("acme = {{ {acme} }}"), "", &pbx(hosts, admin));
+        accepted(&text.replacen("[app]\nurl = \"http://a\"", "[app]\nurl = \"http://a\"\nhosts = [\"a.test\"]", 1))
+    };
+    let shown = |config: &Config| {
+        let on_demand = config.acme.as_ref().unwrap().on_demand.as_ref().unwrap();
+        (on_demand.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), on_demand.quota.to_string())
+    };
+    let all = read("on_demand = true");
+    assert_eq!(shown(&all), (vec!["*.pbx.test".to_owned(), "*.other.test".to_owned()], "10/h".to_owned()));
+    let acme = all.acme.as_ref().unwrap();
+    assert!(acme.is_on_demand("a.b.pbx.test") && !acme.is_on_demand("pbx.test") && !acme.is_on_demand("a.test"));
+    assert!(all.gets_certificate_for("one.pbx.test.") && !all.gets_certificate_for("onepbx.test"));
+    let narrowed = read("names = [\"pbx.test\", \"one.pbx.test\", \"*.PBX.test.\"], on_demand = { quota = \"3/24h\" }");
+    assert_eq!(shown(&narrowed), (vec!["*.pbx.test".to_owned()], "3/24h".to_owned()));
+    assert_eq!(narrowed.acme.as_ref().unwrap().names, ["pbx.test", "one.pbx.test"]);
+    assert!(!narrowed.acme.as_ref().unwrap().is_on_demand("one.pbx.test"), "it is ordered at once");
+    assert_eq!(shown(&read("names = [\"*.a.pbx.test\"]")).0, ["*.a.pbx.test"]);
+    for (acme, admin, expected) in [
+        ("names = [\"*.foreign.test\"]", admin, "*.foreign.test is not in `hosts` of a PBX with `admin`"),
+        ("names = [\"*.test.test\"]", admin, "*.test.test is not in `hosts`"),
+        ("on_demand = true", "", "no PBX with `admin` has a wildcard in `hosts`"),
+    ] {
+        let told = refused(&with_acme(&format!("acme = {{ {acme} }}"), "", &pbx(hosts, admin))).to_string();
+        assert!(told.contains(expected), "{acme}: {told}");
     }
 }
