@@ -1,14 +1,17 @@
-//! The files for programs beside callgate: alerts and a dashboard know its metrics, fail2ban knows its audit lines.
+//! The files for programs beside callgate: alerts and a dashboard know its metrics, fail2ban and CrowdSec know its audit lines.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::kit::openmetrics::{self, Family};
 use crate::kit::programs::{are_here, output};
 use crate::kit::stage::{Plan, Stage};
+use crate::kit::upstream::RawUpstream;
 
 const RULES: &str = "deploy/prometheus/rules.yml";
 const DASHBOARD: &str = "deploy/grafana/callgate.json";
@@ -202,4 +205,94 @@ async fn fail2ban_counts_guesses_in_text() {
 #[tokio::test]
 async fn fail2ban_counts_guesses_in_json() {
     check_fail2ban("[audit]\nfile = \"audit.log\"\nchain = true").await;
+}
+
+// === CrowdSec ===
+
+/// Where Debian's package has the files that CrowdSec's hub offers to all, below the root of the package.
+const HUB: &str = "usr/share/crowdsec/hub/parsers";
+/// What the local API of CrowdSec answers to a login.
+const API_LOGIN: &str = r#"{"code":200,"expire":"2999-01-01T00:00:00Z","token":"x"}"#;
+
+/// Makes the folder of a CrowdSec that has the files of deploy/ where they belong, and reports to an API at this address.
+fn crowdsec_folder(api: &str) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let program = output(Command::new("sh").args(["-c", "readlink -f \"$(command -v crowdsec)\""])).stdout;
+    let package = Path::new(str::from_utf8(&program).unwrap().trim()).ancestors().nth(3).unwrap().to_owned();
+    let copy = |from: &Path, to: &str| {
+        fs::create_dir_all(at(to).parent().unwrap()).unwrap();
+        fs::copy(from, at(to)).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+    };
+    for (from, to) in [("parser", "parsers/s01-parse"), ("scenario", "scenarios"), ("acquis", "acquis.d")] {
+        copy(Path::new(&format!("deploy/crowdsec/{from}.yaml")), &format!("{to}/callgate.yaml"));
+    }
+    for stage in ["s00-raw/crowdsecurity/syslog-logs.yaml", "s02-enrich/crowdsecurity/dateparse-enrich.yaml"] {
+        copy(&package.join(HUB).join(stage), &format!("parsers/{}", stage.replace("crowdsecurity/", "")));
+    }
+    for pattern in fs::read_dir(package.join("etc/crowdsec/patterns")).unwrap() {
+        let pattern = pattern.unwrap();
+        copy(&pattern.path(), &format!("patterns/{}", pattern.file_name().display()));
+    }
+    for name in ["data", "hub", "notifications", "plugins"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    let root = folder.path().display();
+    let settings = format!(
+        "common: {{ daemonize: false, log_media: stdout, log_level: info, working_dir: {root} }}\n\
+         config_paths: {{ config_dir: {root}, data_dir: {root}/data, simulation_path: {root}/simulation.yaml, \
+         hub_dir: {root}/hub, index_path: {root}/hub/index, notification_dir: {root}/notifications, plugin_dir: {root}/plugins }}\n\
+         crowdsec_service: {{ acquisition_dir: {root}/acquis.d, parser_routines: 1 }}\n\
+         db_config: {{ type: sqlite, db_path: {root}/data/db }}\n\
+         api: {{ client: {{ credentials_path: {root}/api.yaml }}, server: {{ enable: false, profiles_path: {root}/profiles.yaml }} }}\n\
+         prometheus: {{ enabled: false }}\n"
+    );
+    for (name, text) in [
+        ("config.yaml", &*settings),
+        ("simulation.yaml", "simulation: false\n"),
+        ("profiles.yaml", ""),
+        ("api.yaml", &*format!("url: http://{api}/\nlogin: test\npassword: test\n")),
+        ("hub/index", r#"{"parsers":{},"scenarios":{},"collections":{},"postoverflows":{}}"#),
+    ] {
+        fs::write(at(name), text).unwrap();
+    }
+    folder
+}
+
+#[tokio::test]
+async fn crowdsec_reports_an_address_that_guesses_and_no_other() {
+    if !are_here(&["crowdsec"]) {
+        return;
+    }
+    let more = format!("{KEYS}[audit]\nfile = \"audit.log\"\nchain = true");
+    let stage = Plan { more: &more, ..Plan::default() }.start().await;
+    refuse_three(&stage).await;
+    for number in 0..9 {
+        let guess = format!("gu3ssed-key-number-{number}-of-a-robot");
+        stage.gate.get("/auth/pbx").from("127.0.0.7").bearer(&guess).send().await.expect(401);
+    }
+    let lines = stage.gate.audit();
+    assert_eq!(lines.matches("\"suspicion\":\"guess\"").count(), 11, "{lines}");
+    let api = RawUpstream::serving(|mut line| async move {
+        while let Some(asked) = line.request().await {
+            let (status, body) =
+                if asked.starts_with("POST /v1/alerts ") { ("201 Created", "[\"1\"]") } else { ("200 OK", API_LOGIN) };
+            let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}", body.len());
+            line.say(format!("{head}\r\n\r\n{body}")).await;
+        }
+    })
+    .await;
+    let folder = crowdsec_folder(&api.addr.to_string());
+    let log = folder.path().join("audit.log");
+    fs::write(&log, &lines).unwrap();
+    let source = format!("file://{}", log.display());
+    let mut command = Command::new("crowdsec");
+    command.arg("-c").arg(folder.path().join("config.yaml")).args(["-no-api", "-type", "callgate", "-dsn", &source]);
+    let told = tokio::task::spawn_blocking(move || output(&mut command)).await.unwrap();
+    let told = format!("{}{}", String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+    let found: Vec<_> = told.lines().filter(|line| line.contains(" performed ")).collect();
+    assert_eq!(found.len(), 1, "{told}");
+    assert!(found[0].contains("Ip 127.0.0.7 performed 'callgate/guess' (9 events"), "{told}");
+    let alert = api.seen().into_iter().find(|seen| seen.starts_with("POST /v1/alerts ")).unwrap();
+    assert!(alert.contains("\"value\":\"127.0.0.7\"") && alert.contains("\"scenario\":\"callgate/guess\""), "{alert}");
 }
