@@ -40,10 +40,11 @@ pub(super) async fn findings(config: &Config, node: &PbxConfig, part: &str, cloc
 /// Finds the version of the PBX and the hand-over that it is for, without a password.
 async fn of_version(upstream: &Rc<Upstream>, node: &PbxConfig, part: &str, clock: &ClockDifferences) -> Finding {
     let question = PartQuestion::new(part, "its version");
-    let (home, landing) = (ask(upstream, "/", node).await, ask(upstream, THIRD_PARTY, node).await);
-    if let Some(answer) = landing.as_ref().or(home.as_ref()) {
-        clock.note(part, &answer.headers);
+    let home = ask(upstream, "/", node).await;
+    if let Some(home) = &home {
+        clock.note(part, &home.headers);
     }
+    let landing = ask(upstream, THIRD_PARTY, node).await;
     let server = home.as_ref().and_then(|answer| server(&answer.headers));
     let knows_tokens = landing.map(|answer| answer.status == StatusCode::OK);
     let dialect = match knows_tokens {
