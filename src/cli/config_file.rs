@@ -145,12 +145,14 @@ fn search(variable: Option<OsString>, places: &[&Path; 2], look: impl Fn(&Path) 
     ConfigFile { path: place.to_owned(), reason }
 }
 
-/// Looks at a place. A file that may not be looked at is there: the reader says why it cannot be read. A system folder is the
+/// Looks at a place. In `/etc` a file that may not be looked at is there: the reader says why it cannot be read. The folder of the
+/// command may be one that its user may not enter, as `/root` after `runuser`: nothing in it counts. A system folder is the
 /// administrator's, also when another user owns the files in it.
 fn look(path: &Path) -> Find {
     let found = match path.symlink_metadata() {
         Ok(found) => found,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Find::Nothing,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && path.is_relative() => return Find::Nothing,
         Err(_) => return Find::File,
     };
     let target = path.metadata().ok();

@@ -1,11 +1,13 @@
 //! Which file the commands read, and what they say about it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Command;
 
 use tempfile::TempDir;
 
 use super::commands::{Folder, check_code};
-use crate::kit::commands::{callgate, run, text};
+use crate::kit::commands::{callgate, piped, run, text, unprivileged};
 
 const TEXT: &str = "listen = \"127.0.0.1:0\"\ntls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }\n[app]\nurl = \"http://127.0.0.1:1\"\n";
 
@@ -84,4 +86,20 @@ async fn a_file_that_another_user_left_in_this_folder_is_passed_over() {
     let mut linked = callgate(&["check"]);
     linked.current_dir(own.dir.path());
     assert!(text(&run(linked).await.stderr).starts_with(note));
+}
+
+#[tokio::test]
+async fn a_folder_that_its_user_may_not_enter_holds_no_configuration() {
+    let Some(program) = unprivileged() else { return };
+    if Path::new("/etc/callgate/proxy.toml").exists() {
+        return;
+    }
+    let folder = Folder::new(TEXT);
+    let mut command = piped(Command::new("sh"));
+    command.args(["-c", "cd \"$0\" && chmod 0 . && exec \"$@\""]).arg(folder.dir.path());
+    command.arg(program.get_program()).args(program.get_args()).arg("check");
+    let output = run(command).await;
+    std::fs::set_permissions(folder.dir.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+    check_code(&output, 78);
+    assert!(text(&output.stderr).contains("there is neither proxy.toml in this folder"), "{}", text(&output.stderr));
 }
