@@ -5,6 +5,7 @@ mod body;
 mod connection;
 mod interim;
 mod passed_connection;
+mod span;
 mod tunnel_guard;
 
 use std::cell::OnceCell;
@@ -24,12 +25,14 @@ pub(crate) use self::body::Body;
 pub(crate) use self::connection::{ClientConnection, SideChannel, TlsPeer, TlsSession, Tunnel};
 pub(crate) use self::interim::Interims;
 pub(crate) use self::passed_connection::PassedConnection;
+use self::span::ExchangeSpan;
 pub(crate) use self::tunnel_guard::TunnelGuard;
 use crate::message::forwarded::X_REQUEST_ID;
 use crate::model::limit_set::LimitSet;
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::access::{self, AccessCaller, ExchangeEnd};
 use crate::observe::metrics::{ExchangeRoute, Tally, TunnelEnd};
+use crate::observe::spans::RequestTrace;
 use crate::observe::{Logs, RequestId};
 use crate::upstream::{BodyError, Meter, TunnelBytes};
 
@@ -48,6 +51,7 @@ pub(crate) struct Exchange {
     /// When the request was sent to the upstream that answered.
     sent_upstream: Option<Instant>,
     line: Option<Box<AccessLine>>,
+    span: Option<Box<ExchangeSpan>>,
     /// Held until the exchange is over.
     in_flight: InFlight,
 }
@@ -149,6 +153,7 @@ impl Exchange {
             bytes: ByteCount::default(),
             sent_upstream: None,
             line: logs.access().then(|| AccessLine::begin(id, request, client, connection, logs)),
+            span: logs.tracer().map(|tracer| ExchangeSpan::begin(tracer, request, client, connection.tls.version)),
             in_flight: connection.activity.begin_exchange(),
         }
     }
@@ -158,6 +163,14 @@ impl Exchange {
         if let Some(line) = &mut self.line {
             host.clone_into(&mut line.facts.host);
         }
+        if let Some(span) = &mut self.span {
+            host.clone_into(&mut span.host);
+        }
+    }
+
+    /// Returns its place in a trace, if a collector is configured.
+    pub(crate) fn trace(&self) -> Option<RequestTrace> {
+        self.span.as_ref().map(|span| span.trace)
     }
 
     /// Records the account of the session that the request shows.
@@ -229,6 +242,9 @@ impl Exchange {
         if let Some(line) = &mut self.line {
             line.facts.reason = Some(code);
         }
+        if let Some(span) = &mut self.span {
+            span.reason = Some(code);
+        }
     }
 
     /// Records where the bytes of the request's body are counted.
@@ -291,6 +307,7 @@ impl Exchange {
             bytes: ByteCount { tunnel: Some(Rc::default()), ..ByteCount::default() },
             sent_upstream: None,
             line: self.line.take(),
+            span: self.span.take(),
             in_flight: self.in_flight.tunnel(),
         }
     }
@@ -373,8 +390,15 @@ impl Drop for Exchange {
         self.bytes.read_counters();
         self.count();
         let ended = self.ended();
+        if self.line.is_none() && self.span.is_none() {
+            return;
+        }
+        let took = self.started.elapsed();
+        if let Some(span) = self.span.take() {
+            span.end(self.id, &self.answer, took);
+        }
         let Some(mut line) = self.line.take() else { return };
-        line.facts.duration = self.started.elapsed();
+        line.facts.duration = took;
         line.facts.status = self.answer.stage.status().map_or(0, |status| status.as_u16());
         (line.facts.received, line.facts.sent) = (self.bytes.received, self.bytes.sent);
         line.facts.ended = ended;

@@ -40,4 +40,5 @@ pub mod stored_role;
 pub mod table;
 pub mod template;
 pub mod tenant_answer;
+pub mod trace_context;
 pub mod upstream_name;

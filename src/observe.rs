@@ -17,6 +17,7 @@ pub mod passed_connection;
 pub mod refusals;
 pub mod request_id;
 pub mod sink;
+pub mod spans;
 mod syslog;
 mod syslog_message;
 mod syslog_probe;
@@ -26,6 +27,7 @@ pub mod trace;
 use std::error::Error;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use jiff::Timestamp;
@@ -35,6 +37,7 @@ use self::client_fields::ClientFields;
 use self::line::LineStyle;
 pub use self::request_id::RequestId;
 use self::sink::{ClosingLog, FlushRequest, Sink};
+use self::spans::Tracer;
 pub(crate) use self::syslog_probe::probe_syslog;
 use crate::config::{AccessFormat, AccessLogTarget, AuditConfig, Config, LogFormat, WhenStuck, can_write};
 
@@ -51,6 +54,7 @@ pub struct Logs {
     /// Whether access lines have the combined format, and not this style.
     is_combined: bool,
     when_stuck: WhenStuck,
+    tracer: Option<Arc<Tracer>>,
 }
 
 /// A login was refused because its audit line cannot be written.
@@ -109,7 +113,8 @@ impl Logs {
         let syslog = config.audit.syslog.clone().map(|to| Sink::syslog(to, &style)).transpose()?;
         let is_combined = config.log.access_format == AccessFormat::Combined;
         let style = access_style(config);
-        Ok(Self { access, audit, audit_style, syslog, style, is_combined, when_stuck: config.audit.when_stuck })
+        let tracer = tracer(config);
+        Ok(Self { access, audit, audit_style, syslog, style, is_combined, when_stuck: config.audit.when_stuck, tracer })
     }
 
     /// Returns a clone for one worker, with buffers of its own.
@@ -128,7 +133,10 @@ impl Logs {
     /// When a file cannot be opened or no thread can be started.
     pub fn successor(&self, before: &Config, config: &Config) -> io::Result<Self> {
         let is_same = LogSettings::of(before) == LogSettings::of(config);
-        if is_same { Ok(self.clone()) } else { Self::open(config) }
+        let logs = if is_same { self.clone() } else { Self::open(config)? };
+        let has_same_collector = before.telemetry == config.telemetry && before.member == config.member;
+        let tracer = if has_same_collector { self.tracer.clone() } else { tracer(config) };
+        Ok(Self { tracer, ..logs })
     }
 
     /// Opens the log files again after a rotation. Does not wait.
@@ -145,7 +153,13 @@ impl Logs {
         let when_stuck = WhenStuck::default();
         let style = LineStyle::from(format);
         let audit_style = style.clone();
-        Ok(Self { access: None, audit, audit_style, syslog: None, style, is_combined: false, when_stuck })
+        Ok(Self { access: None, audit, audit_style, syslog: None, style, is_combined: false, when_stuck, tracer: None })
+    }
+
+    /// Returns what records spans, if a collector is configured.
+    #[must_use]
+    pub const fn tracer(&self) -> Option<&Arc<Tracer>> {
+        self.tracer.as_ref()
     }
 
     /// Returns whether access lines are written.
@@ -305,6 +319,10 @@ impl<'c> LogSettings<'c> {
         let access = (&config.log.access, config.log.access_format);
         Self { access, style: style(config), audit: &config.audit }
     }
+}
+
+fn tracer(config: &Config) -> Option<Arc<Tracer>> {
+    config.telemetry.as_ref().map(|telemetry| Arc::new(Tracer::new(telemetry.sample)))
 }
 
 /// Returns the style of access lines, and of those among them.

@@ -19,7 +19,7 @@ mod hosts;
 mod login;
 mod shared;
 
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::mem;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use self::answer::audience::Audience;
 use self::answer::client_module::ClientFile;
 use self::answer::reader::Reader;
 use self::answer::response;
-use self::context::{LoginRequest, RequestContext};
+use self::context::{LoginRequest, RequestContext, RequestFindings};
 use self::error::Error;
 pub(crate) use self::explain::{Explanation, LoginQuestion, Unanswerable};
 use self::forward::Forward;
@@ -199,7 +199,7 @@ impl Proxy {
     /// Records what became known while a request was answered.
     fn record(&self, context: &RequestContext, exchange: &mut Exchange) {
         exchange.set_caller(&context.caller);
-        let refusers = context.refusers.get();
+        let refusers = context.findings.refusers.get();
         if !refusers.is_empty() {
             exchange.set_refusers(refusers);
             refusers.names().for_each(|limit| self.gate.tally.would_limit(limit));
@@ -340,9 +340,9 @@ fn identify(
         end,
         authority,
         id: exchange.id,
+        trace: exchange.trace(),
         caller: OnceCell::new(),
-        refusers: Cell::default(),
-        has_guessed: Cell::default(),
+        findings: RequestFindings::default(),
     })
 }
 

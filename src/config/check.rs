@@ -15,6 +15,7 @@ mod redirect_http;
 mod server;
 mod shared;
 mod shield;
+mod telemetry;
 mod tls;
 mod upstream;
 mod values;
@@ -23,6 +24,7 @@ mod voximplant;
 use std::cell::{OnceCell, RefCell};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -287,8 +289,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     tls::check(tls_node.as_ref(), certificates.as_ref(), &here, root);
     let admins: Vec<_> = nodes.iter().filter_map(|(node, _)| node.entry("admin")).collect();
     let own = voximplant.as_ref().and_then(|voximplant| voximplant.application.as_deref());
-    let others = voximplant.iter().flat_map(|voximplant| &voximplant.others);
-    let others: Vec<_> = others.map(|other| other.name.as_str()).collect();
+    let others: Vec<_> = voximplant.iter().flat_map(|one| &one.others).map(|other| other.name.as_str()).collect();
     let context = RuleContext {
         methods: &methods,
         pbx_admin: !admins.is_empty(),
@@ -308,13 +309,12 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
     let audit = root.section("audit", |table| audit::audit(table, &log.access, around)).unwrap_or_default();
     check_combined(root, &log, &audit);
     let admin = admin_listener(root, listen.as_deref(), redirect_http.as_ref(), around);
+    let telemetry = root.section("telemetry", |table| telemetry::telemetry(table, around).map(Arc::new));
     let state = root.section("state", |table| around.log_file(&table.require("file")?));
     let shared_node = root.get("shared");
     let shared = shared_node.as_ref().and_then(|node| node.table(|table| shared::shared(table, around)));
     warn_nameless(shared_node.as_ref(), member.as_ref());
-    if state.is_none() && shared_node.is_none() {
-        methods.warn_forgetful();
-    }
+    methods.warn_forgetful(state.is_some() || shared_node.is_some());
     let ReadCertificates { usable: certificates, missing: missing_certificates, acme } = certificates?;
     let pbx = nodes.into_iter().filter_map(|(_, pbx)| pbx).collect();
     Some(Config {
@@ -341,6 +341,7 @@ fn config(root: &TomlTable<'_, '_>, around: &Surroundings<'_>) -> Option<Config>
         log,
         audit,
         admin,
+        telemetry,
         state,
         shared,
         warnings: Vec::new(),

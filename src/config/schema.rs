@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::keys::{self, KeyRow, KeyTable, plain};
 
 /// The keys of tables that are written in braces, each with its type.
-const SHAPES: [(&str, &[(&str, &str)]); 15] = [
+const SHAPES: [(&str, &[(&str, &str)]); 16] = [
     (
         "tls",
         &[
@@ -36,6 +36,7 @@ const SHAPES: [(&str, &[(&str, &str)]); 15] = [
     ),
     ("auth.keys", &[("kid", "text"), ("secret", "secret")]),
     ("auth.secret", &[("header", "field"), ("value", "secret")]),
+    ("telemetry.headers", &[("header", "field"), ("value", "secret")]),
     ("allow.table", &[("file", "file"), ("key", "template")]),
     ("allow.pbx", &[("level", "text"), ("domain", "template"), ("account", "template")]),
     ("audit.syslog", &[("to", "text"), ("ca", "file"), ("server_name", "name")]),

@@ -7,6 +7,7 @@ mod passthrough;
 mod pbx;
 mod pbx_nodes;
 mod shared;
+mod telemetry;
 mod tls;
 mod upstream;
 
@@ -32,6 +33,7 @@ pub use self::passthrough::*;
 pub use self::pbx::*;
 pub use self::pbx_nodes::*;
 pub use self::shared::*;
+pub use self::telemetry::*;
 pub use self::tls::*;
 pub use self::upstream::*;
 use super::outbound_proxy::OutboundProxy;
@@ -94,6 +96,8 @@ pub struct Config {
     pub audit: AuditConfig,
     /// The listener for health and metrics; `None`: there is none.
     pub admin: Option<Listen>,
+    /// The collector of OpenTelemetry; `None`: no spans are recorded.
+    pub telemetry: Option<Arc<TelemetryConfig>>,
     /// The file for data that must survive a restart; `None`: such data is kept in memory only.
     pub state: Option<PathBuf>,
     /// `[shared]`: the store that this gate shares with other members; `None`: this gate is alone.

@@ -133,7 +133,9 @@ impl ExchangeEnd {
     }
 }
 
-pub(super) fn version(version: Version) -> &'static str {
+/// Returns the version of HTTP in the words of access lines and spans.
+#[must_use]
+pub fn version(version: Version) -> &'static str {
     match version {
         Version::HTTP_09 => "0.9",
         Version::HTTP_10 => "1.0",

@@ -33,8 +33,8 @@ use self::labels::Label;
 pub use self::labels::{
     AutoStep, BlockedAttempt, CheckedState, ClientProtocol, ConnectResult, ConnectionUse, CountedMethod,
     CountedVerdict, DeleteOutcome, DemandResult, Direction, ExchangeRoute, FetchResult, HandshakeResult, KeyOutcome,
-    LimitName, MintOutcome, ReloadResult, StatusClass, TlsVersion, TunnelEnd, UpstreamFault, UserChangeKind,
-    UserChangeResult,
+    LimitName, MintOutcome, ReloadResult, SpanResult, StatusClass, TlsVersion, TunnelEnd, UpstreamFault,
+    UserChangeKind, UserChangeResult,
 };
 use self::process::ProcessUsage;
 pub use self::sessions::SessionCounts;

@@ -13,6 +13,7 @@ use crate::message::target::Authority;
 use crate::model::limit_set::LimitSet;
 use crate::observe::RequestId;
 use crate::observe::access::AccessCaller;
+use crate::observe::spans::RequestTrace;
 
 /// The context of one request.
 pub(super) struct RequestContext {
@@ -24,8 +25,16 @@ pub(super) struct RequestContext {
     pub(super) authority: Authority,
     /// The id that answers, logs and upstreams are given.
     pub(super) id: RequestId,
+    /// Its place in a trace, if a collector is configured.
+    pub(super) trace: Option<RequestTrace>,
     /// Whom it logs in, once that is known: for the access log.
     pub(super) caller: OnceCell<AccessCaller>,
+    pub(super) findings: RequestFindings,
+}
+
+/// What is found out about a request on its way.
+#[derive(Default)]
+pub(super) struct RequestFindings {
     /// The limits in shadow that would have refused it.
     pub(super) refusers: Cell<LimitSet>,
     /// Whether its credential is a wrong guess.

@@ -3,7 +3,7 @@
 
 mod explanation;
 
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::explanation::Explanation;
 use self::explanation::{GrantedLogin, RefusedLogin};
 
-use super::context::{LoginRequest, RequestContext};
+use super::context::{LoginRequest, RequestContext, RequestFindings};
 use super::error::Error;
 use super::gate::effects::{Effects, Notes};
 use super::gate::{self, Gate};
@@ -187,9 +187,9 @@ fn prepare(gate: &Gate, question: &LoginQuestion, tls: &TlsPolicies) -> Result<D
         end,
         authority,
         id: RequestId::next(),
+        trace: None,
         caller: OnceCell::new(),
-        refusers: Cell::default(),
-        has_guessed: Cell::default(),
+        findings: RequestFindings::default(),
     };
     Ok(DryRequest { headers, context, handshake_error })
 }

@@ -1,6 +1,7 @@
 //! A configuration with everything that is built from it once for all workers. A reload replaces it whole.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -20,6 +21,7 @@ use crate::freeze::Freezes;
 use crate::limit::{LimitReport, LimitUsage};
 use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::freeze_target::FreezeTarget;
+use crate::model::member_name::MemberName;
 use crate::model::session::EndReason;
 use crate::model::tenant_answer::TenantAnswer;
 use crate::model::upstream_name::UpstreamName;
@@ -30,6 +32,7 @@ use crate::observe::trace;
 use crate::pbx::{BreakerReport, IssuedSessions, SessionEnd, SessionFilter, Tenants};
 use crate::proxy::{Proxy, SharedState};
 use crate::state::{Freeze, Store};
+use crate::telemetry::Exporter;
 use crate::tls::current::CurrentPolicies;
 use crate::tls::server::TlsPolicies;
 use crate::upstream::EndpointReport;
@@ -219,8 +222,29 @@ impl Snapshot {
         });
         let of_members = freezes.into_iter().chain(ends.into_iter().flatten());
         let alarms = certificate_alarms::repeat(Arc::clone(&self.config)).boxed();
-        let own = [alarms].into_iter().chain(self.orders()).chain(phones.map(FutureExt::boxed)).chain(of_members);
+        let own = [alarms]
+            .into_iter()
+            .chain(self.spans())
+            .chain(self.orders())
+            .chain(phones.map(FutureExt::boxed))
+            .chain(of_members);
         self.shared.chores(&self.config).into_iter().chain(own).collect()
+    }
+
+    /// Returns the task that posts spans to a collector, if one is configured.
+    fn spans(&self) -> Option<Chore> {
+        let tracer = Arc::clone(self.logs.tracer()?);
+        let member = self.config.member.as_ref().map(MemberName::as_str);
+        match Exporter::new(self.config.telemetry.as_ref()?, member) {
+            Ok(exporter) => Some(exporter.run(tracer).map(|never| match never {}).boxed()),
+            Err(error) => {
+                tracing::error!(
+                    error = &error as &dyn Error,
+                    "spans cannot be posted: `ca` of [telemetry] is of no use"
+                );
+                None
+            }
+        }
     }
 
     /// Returns what is done when another member has frozen or thawed a target.

@@ -156,6 +156,7 @@ mod operate {
     pub mod status_command;
     pub mod stuck_logs;
     pub mod syslog;
+    pub mod telemetry;
     pub mod unseen_secrets;
     pub mod upgrade;
 }

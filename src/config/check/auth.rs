@@ -77,10 +77,12 @@ impl<'d, 'i> Methods<'d, 'i> {
         self.methods.extend(method);
     }
 
-    /// Warns of methods whose credentials work once, where a restart forgets which were used.
-    pub(super) fn warn_forgetful(&self) {
-        link::warn_forgetful(self);
-        jwt::warn_forgetful(self);
+    /// Warns of methods whose credentials work once, unless a restart remembers which were used.
+    pub(super) fn warn_forgetful(&self, remembers: bool) {
+        if !remembers {
+            link::warn_forgetful(self);
+            jwt::warn_forgetful(self);
+        }
     }
 
     /// Checks what methods must know of each other and of the listeners.

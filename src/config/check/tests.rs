@@ -76,6 +76,7 @@ impl Folder {
             ("secrets/link-2026", "0123456789abcdef0123456789abcdef"),
             ("secrets/voximplant-api-key", SECRET),
             ("secrets/oidc-client", &format!("{SECRET}\n")),
+            ("secrets/collector-token", &format!("{SECRET}\n")),
             ("secrets/cookie-key", &format!("{SECRET}{SECRET}\n")),
             ("secrets/marked", &format!("\u{feff}{SECRET}\r\n")),
             ("secrets/utf-16", &SECRET.chars().flat_map(|c| [c, '\0']).collect::<String>()),

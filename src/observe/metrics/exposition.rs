@@ -12,7 +12,8 @@ use prometheus_client::registry::Unit;
 
 use super::counters::{BUCKETS, Counter, Histogram, PerLabel, PerPair, WorkerCounts};
 use super::labels::{
-    DeleteOutcome, DemandResult, ExchangeRoute, FetchResult, Label, LimitName, UserChangeKind, UserChangeResult,
+    DeleteOutcome, DemandResult, ExchangeRoute, FetchResult, Label, LimitName, SpanResult, UserChangeKind,
+    UserChangeResult,
 };
 use super::process::ProcessUsage;
 use super::{CountedUrl, Metrics};
@@ -164,6 +165,10 @@ impl Metrics {
         let unreadable = bare(loaded.config.certificate_problems.len() as u64);
         page.gauge("callgate_certificate_problems", "Files of certificates that cannot be used.", unreadable)?;
         let lost = loaded.logs.lost().into_iter().map(|(log, lines)| (vec![("log", log.to_owned())], lines));
+        let (sent, unsent) = loaded.logs.tracer().map_or((0, 0), |tracer| tracer.counts());
+        let spans =
+            [(SpanResult::Sent, sent), (SpanResult::Lost, unsent)].map(|(result, count)| (vec![label(result)], count));
+        page.counter("callgate_spans", "Spans for a collector of OpenTelemetry.", spans.into())?;
         page.counter("callgate_log_lines_lost", "Log lines that were not written.", lost.collect())?;
         page.counter("callgate_config_reloads", "Times the configuration was read again.", self.reloads())?;
         let at = bare(loaded.at.as_second());

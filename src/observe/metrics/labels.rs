@@ -340,6 +340,14 @@ labels! {
         Full = "full",
     }
 
+    /// What became of a span.
+    SpanResult = "result" {
+        /// The collector has it.
+        Sent = "sent",
+        /// There was no room for it, or the collector refused it.
+        Lost = "lost",
+    }
+
     /// A change of a user at Voximplant.
     UserChangeKind = "change" {
         /// The user was added.
@@ -369,10 +377,18 @@ labels! {
     }
 }
 
+impl ExchangeRoute {
+    /// Returns the route in the words of metrics and spans.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.text()
+    }
+}
+
 impl TlsVersion {
     /// Returns the version in the words of metrics and access lines.
     #[must_use]
-    pub(in crate::observe) fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         self.text()
     }
 }

@@ -81,6 +81,9 @@ pub(super) fn prepare(
         hop::strip(fields, protocol, |name| (is_ours && *name == header::EXPECT) || forwarded::is_identity(name))
             .map_err(|_| Error::Malformed(PROTECTED))?;
     forwarded::assert(fields, &context.origin, &context.authority.raw, context.id.header_value());
+    if let Some(trace) = &context.trace {
+        trace.assert(fields);
+    }
     forwarded::via(fields, head.version);
     if !fields.contains_key(header::HOST) {
         fields.insert(header::HOST, context.authority.raw.clone());

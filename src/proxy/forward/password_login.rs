@@ -44,7 +44,7 @@ pub(super) fn count(
     let credential = UnjudgedCredential::read(headers, gate.config().pbx.label(node), context);
     let is_known = credential.as_ref().is_some_and(|credential| credential.was_accepted(limits));
     if is_login || !is_known {
-        limits.count_pbx_login(node, &source, &context.refusers)?;
+        limits.count_pbx_login(node, &source, &context.findings.refusers)?;
     }
     Ok(credential)
 }

@@ -133,7 +133,7 @@ impl Stranger<'_> {
         self.gate.state.limits.check_pbx_login(
             self.node,
             &LimitSource::address(self.context.client()),
-            &self.context.refusers,
+            &self.context.findings.refusers,
         )?;
         exchange.set_meter(payload.meter());
         let deadline = self.gate.config().server.timeouts.header;
@@ -154,7 +154,9 @@ impl Stranger<'_> {
             Trigger::Own => LimitSource::address(self.context.client()),
         };
         self.gate.tally.kept_out(counted(&verdict));
-        if let Err(limited) = self.gate.state.limits.count_pbx_login(self.node, &source, &self.context.refusers) {
+        if let Err(limited) =
+            self.gate.state.limits.count_pbx_login(self.node, &source, &self.context.findings.refusers)
+        {
             return limited.into();
         }
         match verdict {

@@ -131,7 +131,7 @@ impl<'a> Attempt<'a> {
 
     /// Asks limits in their order.
     pub(in crate::proxy) async fn ask(&self, limits: &Limits, queries: Vec<LimitQuery<'_>>) -> Result<(), Limited> {
-        self.effects.ask(limits, queries, &self.context.refusers).await
+        self.effects.ask(limits, queries, &self.context.findings.refusers).await
     }
 
     /// Checks whether this client has guessed too often for a credential to be judged, and counts the request.
@@ -183,7 +183,7 @@ impl<'a> Attempt<'a> {
         if self.trigger != Trigger::Own {
             return self.count_sent(limits).await;
         }
-        self.context.has_guessed.set(true);
+        self.context.findings.has_guessed.set(true);
         self.ask(limits, vec![LimitQuery::count(&limits.failures, &self.guesser())]).await
     }
 

@@ -185,7 +185,7 @@ impl Gate {
             begun: before.map(|caller| caller.request),
             redeemed_from: Some(context.client()).filter(|from| *from != client),
             act,
-            is_guess: outcome == LoginOutcome::Refused && context.has_guessed.get(),
+            is_guess: outcome == LoginOutcome::Refused && context.findings.has_guessed.get(),
             outcome,
             method: facts.proven.map(|(method, _)| method).or(facts.method).map(str::to_owned),
             subject,

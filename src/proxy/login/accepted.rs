@@ -1,19 +1,25 @@
 //! A login whose credential is spent: its session is opened now, or when its ticket is redeemed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Response;
 use http::header::{self, HeaderValue};
+use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::session::PbxLogin;
 use crate::exchange::Body;
 use crate::model::account::Language;
 use crate::model::grant::PbxGrant;
 use crate::model::session::{EndReason, SessionId};
+use crate::observe::spans::{SpanKind, SpanRecord, SpanValue};
 use crate::pbx::{self, HeldSession, IssuedSession, SessionFilter, SessionLogin};
 use crate::proxy::answer::page;
 use crate::proxy::answer::reader::Reader;
+use crate::proxy::context::RequestContext;
 use crate::proxy::error::Error;
+use crate::proxy::gate::Gate;
 use crate::proxy::gate::attempt::Attempt;
 use crate::proxy::gate::audit::Facts;
 use crate::proxy::gate::caller::Caller;
@@ -102,8 +108,10 @@ impl AcceptedLogin {
     ) -> Result<T, Error> {
         let (gate, facts) = (login.gate, self.facts());
         let pending = gate.watch(attempt, &facts);
+        let (begun, asked) = (Timestamp::now(), Instant::now());
         let opened = questions.await;
         pending.settle();
+        record_span(gate, attempt.context, begun, asked.elapsed(), opened.is_err());
         let (opened, session) = opened.map_err(|error| {
             gate.audit_refusal(attempt, &facts, &error.to_string());
             Error::from(error)
@@ -141,5 +149,21 @@ impl AcceptedLogin {
     pub(super) fn refuse_frozen(&self, login: PbxLogin<'_>, attempt: &Attempt<'_>) -> Result<(), Error> {
         let is_frozen = login.gate.state.freezes.covers_role(self.grant.role());
         login.gate.refuse_frozen(is_frozen, &self.facts(), attempt)
+    }
+}
+
+/// Records that a session was opened, as a part of the exchange that asks for it.
+fn record_span(gate: &Gate, context: &RequestContext, begun: Timestamp, duration: Duration, is_error: bool) {
+    if let (Some(tracer), Some(trace)) = (gate.logs.tracer(), &context.trace) {
+        tracer.add(SpanRecord {
+            context: trace.child(),
+            parent: Some(trace.context.span),
+            kind: SpanKind::Client,
+            name: "open PBX session".to_owned(),
+            begun,
+            duration,
+            attributes: vec![("callgate.request_id", SpanValue::Text(context.id.as_str().to_owned()))],
+            is_error,
+        });
     }
 }

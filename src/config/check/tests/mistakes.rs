@@ -435,3 +435,19 @@ fn pages_that_people_meet() {
     pages("texts = { sv = { no_access = \"a\" } }", 11, "texts.sv", "");
     pages("texts = { en = { no_access = \"\" } }", 30, "no_access", "");
 }
+
+#[test]
+fn a_collector_of_spans() {
+    for wrong in ["http://a.test:4318", "a.test:4318", "https://ann:pw@a.test", "https://a.test/?x=1", "grpc://a.test"]
+    {
+        let text = format!("{TOP}{APP}[telemetry]\notlp = \"{wrong}\"\n");
+        check(&text, (7, 8), "not the URL of a collector", "https://collector.example.com:4318");
+    }
+    let more = |line: &str, column: usize, message: &str, hint: &str| {
+        check(&format!("{TOP}{APP}[telemetry]\notlp = \"https://a.test\"\n{line}\n"), (8, column), message, hint);
+    };
+    more("sample = 101", 10, "is out of bounds", "from 0 to 100");
+    let value = "value = { file = \"secrets/sso\" }";
+    more(&format!("headers = [{{ header = \"host\", {value} }}]"), 23, "not the name of a field", "authorization");
+    more(&format!("headers = [{{ header = \"a b\", {value} }}]"), 23, "not the name of a field", "authorization");
+}
