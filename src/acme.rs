@@ -36,6 +36,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
 const MAX_ON_DEMAND: usize = 1000;
 /// How long the renewal of a name waits that is no tenant's any more, or while the PBX does not say.
 const NO_TENANT: Duration = Duration::from_secs(60 * 60);
+/// How long a name waits after the quota was found used up.
+const NO_QUOTA: Duration = Duration::from_secs(60);
 /// The name under which the use of the quota is kept.
 const QUOTA_RECORD: &str = "acme on-demand quota";
 
@@ -173,6 +175,10 @@ impl Acme {
         let before = before.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
         let Some(next) = demand::admit(before, config.quota, Timestamp::now()) else {
             tracing::warn!(name, quota = %config.quota, "no certificate is ordered: `quota` of `on_demand` is used up");
+            // Until then, further handshakes are refused without a line each.
+            let mut names = self.names();
+            let state = names.entry(name.to_owned()).or_insert_with(NameState::on_demand);
+            state.hold("`quota` of `on_demand` is used up", NO_QUOTA, Instant::now());
             return Err(DemandResult::Quota);
         };
         let kept = self.store.keep_record(QUOTA_RECORD, Zeroizing::new(next.to_string().into_bytes())).await;
@@ -193,7 +199,7 @@ impl Acme {
         if count(&names) < MAX_ON_DEMAND {
             return Ok(());
         }
-        tracing::warn!(name, "no certificate is ordered: there are {MAX_ON_DEMAND} for names on demand");
+        tracing::debug!(name, "no certificate is ordered: there are {MAX_ON_DEMAND} for names on demand");
         Err(DemandResult::Full)
     }
 

@@ -100,6 +100,12 @@ impl NameState {
         self.demand == NameDemand::Idle
     }
 
+    /// Notes why the name gets no order for a while.
+    pub(super) fn hold(&mut self, problem: &str, pause: Duration, instant: Instant) {
+        self.problem = Some(problem.to_owned());
+        self.postpone(pause, instant);
+    }
+
     /// Does nothing for a while.
     pub(super) fn postpone(&mut self, pause: Duration, instant: Instant) {
         self.not_before = Some(instant + pause);
