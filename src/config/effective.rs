@@ -23,6 +23,14 @@ impl EffectiveConfig {
         Self(outer.flat_map(|table| of_table(table, &config.written, config)).collect())
     }
 
+    /// Hides the digests of API keys: on a page they would help to guess a weak key.
+    #[must_use]
+    pub fn without_digests(mut self) -> Self {
+        let set = self.0.iter_mut().flat_map(|section| &mut section.set);
+        set.filter(|(key, _)| key == "sha256").for_each(|(_, digest)| *digest = json!("***"));
+        self
+    }
+
     /// Returns it as JSON, with the defaults among the other keys. What holds by default in words is not in it.
     #[must_use]
     pub fn to_json(&self) -> Value {

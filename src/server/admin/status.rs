@@ -213,7 +213,7 @@ impl StatusReport {
             sessions_open: sees.then(|| snapshot.sessions().open()),
             sessions: sees.then(|| sessions().iter().map(|session| sessions::shown(session)).collect()),
             refusals: sees.then(|| metrics.refusals.list()),
-            configuration: sees.then(|| EffectiveConfig::of(config)),
+            configuration: sees.then(|| EffectiveConfig::of(config).without_digests()),
         }
     }
 }

@@ -465,7 +465,7 @@ async fn with_another_method_a_gate_is_ready_without_keys_and_reports_them() {
     publisher.publish(&[signer.jwk("a")]);
     until("the keys are there", || verbose().contains("\nprovider/jwt: ok, keys fetched ")).await;
     assert_eq!(stage.gate.metric("callgate_ready{part=provider/jwt}"), 1.0);
-    let report = stage.gate.tell("GET /readyz HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n\r\n");
+    let report = stage.gate.tell("GET /readyz HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n");
     assert!(report.contains("\"detail\": \"keys fetched "), "{report}");
 }
 

@@ -24,7 +24,8 @@ pub async fn members(engine: &Engine, count: usize, more: &str) -> Vec<Stage> {
 
 /// Waits until a member uses the engine.
 pub async fn reached(member: &Stage) {
-    crate::kit::stage::until("the engine is used", || readiness(member).contains("shared: ok")).await;
+    let told = || member.gate.told("/readyz?verbose");
+    crate::kit::stage::until("the engine is used", || told().contains("shared: ok")).await;
 }
 
 /// Returns what a member says of its readiness.
