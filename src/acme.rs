@@ -125,9 +125,15 @@ impl Acme {
     /// Names each certificate that could not be ordered, with the words of the server.
     pub(crate) fn check(&self) -> Result<(), String> {
         let names = self.names();
-        let failing = names.iter().filter_map(|(name, state)| Some(format!("{name}: {}", state.problem()?)));
+        let failing = names.iter().filter_map(|(name, state)| Some(format!("{name}: {}", self.problem(name, state)?)));
         let failing: Vec<_> = failing.collect();
         if failing.is_empty() { Ok(()) } else { Err(failing.join("; ")) }
+    }
+
+    /// Returns the problem of a name that should have a certificate. A name on demand without one should not: perhaps no client asks
+    /// for it again.
+    fn problem<'s>(&self, name: &str, state: &'s NameState) -> Option<&'s str> {
+        state.problem().filter(|_| !state.is_unwanted() || self.issued.get(name).is_some())
     }
 
     // === On demand ===
@@ -373,7 +379,7 @@ impl Acme {
         let row = |(name, state): (&String, &NameState)| IssuedName {
             name: name.clone(),
             not_after: self.issued.get(name).map(|one| one.not_after),
-            is_failing: state.problem().is_some(),
+            is_failing: self.problem(name, state).is_some(),
         };
         names.iter().map(row).collect()
     }
