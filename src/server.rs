@@ -223,6 +223,7 @@ impl Server {
                 plain: sockets.redirect_address.map_or(80, |address| address.port()),
             },
         };
+        watch_parts(&metrics, &first, state.subscribe());
         let workers = start_workers(&context, &heartbeats, &mut sockets, count).map_err(StartError::Thread)?;
         let predecessors = Arc::new(inherited.take_predecessors().map_err(StartError::OldProcess)?);
         if predecessors.are_any() {
@@ -243,8 +244,7 @@ impl Server {
         let admin = Mutex::new(admin.map_err(StartError::Thread)?);
         let control = ControlThread::start().map_err(StartError::Thread)?;
         control.replace_chores(chores(&first, &predecessors, &sampler));
-        metrics.watch_sessions(first.sessions().counts());
-        let server = Self {
+        Ok(Self {
             addresses: BoundAddresses {
                 tls_tcp: sockets.addresses.iter().filter_map(Listen::tcp).collect(),
                 tls: sockets.addresses,
@@ -266,9 +266,7 @@ impl Server {
             successor: None,
             reload_orders: Some(reload_orders),
             former_logs: Vec::new(),
-        };
-        server.watch_health();
-        Ok(server)
+        })
     }
 
     // === Reload ===
@@ -287,7 +285,7 @@ impl Server {
         self.snapshots.send_replace(Arc::clone(&next));
         self.control.replace_chores(chores(&next, &self.predecessors, &self.sampler));
         self.metrics.reloaded(&next.config, next.logs());
-        self.watch_health();
+        self.watch_parts();
         let all_serve_it = async {
             for worker in &mut self.workers {
                 worker.wait_for(&next).await;
@@ -310,18 +308,9 @@ impl Server {
         self.metrics.not_reloaded();
     }
 
-    /// Points the health checks at the running configuration.
-    fn watch_health(&self) {
-        let (mut parts, state) = (self.snapshot().parts(), self.state.subscribe());
-        parts.add("drain", move || match *state.borrow() {
-            ServerState::Ready => Ok(()),
-            ServerState::Draining | ServerState::HandedOver => Err("draining".to_owned()),
-        });
-        self.metrics.health.watch(parts);
-        self.metrics.watch_keys(self.snapshot().freshness());
-        self.metrics.watch_urls(self.snapshot().counted_urls());
-        self.metrics.watch_issued(self.snapshot().acme().report());
-        self.metrics.watch_users(self.snapshot().phones().counts());
+    /// Points health checks and metrics at the running configuration.
+    fn watch_parts(&self) {
+        watch_parts(&self.metrics, &self.snapshot(), self.state.subscribe());
     }
 
     /// Opens the log files again, because they may have been moved away; old processes do so, too. Does not wait for it.
@@ -522,6 +511,21 @@ async fn end_workers(workers: Vec<WorkerHandle>, due: Instant) -> usize {
         aborted += worker.join(due).await;
     }
     aborted
+}
+
+/// Points health checks and metrics at a configuration. Nothing is asked before that.
+fn watch_parts(metrics: &Metrics, snapshot: &Snapshot, state: watch::Receiver<ServerState>) {
+    let mut parts = snapshot.parts();
+    parts.add("drain", move || match *state.borrow() {
+        ServerState::Ready => Ok(()),
+        ServerState::Draining | ServerState::HandedOver => Err("draining".to_owned()),
+    });
+    metrics.health.watch(parts);
+    metrics.watch_keys(snapshot.freshness());
+    metrics.watch_urls(snapshot.counted_urls());
+    metrics.watch_issued(snapshot.acme().report());
+    metrics.watch_users(snapshot.phones().counts());
+    metrics.watch_sessions(snapshot.sessions().counts());
 }
 
 /// Drops the rest of a server on a thread of its own, and waits for that, but not for long: the threads of the state file and
