@@ -13,6 +13,7 @@ pub mod history;
 pub mod line;
 mod log_destination;
 pub mod metrics;
+pub(crate) mod notice;
 pub mod passed_connection;
 pub mod refusals;
 pub mod request_id;

@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -22,13 +22,12 @@ use super::proxy_protocol::{self, AddressPair};
 use crate::config::ServerConfig;
 use crate::descriptors::{self, DescriptorPermit};
 use crate::limit::client_key;
+use crate::observe::notice::Notice;
 
 /// How soon a waiting connection asks again for a file descriptor: an upstream connection that closes does not wake it.
 const DESCRIPTOR_RETRY: Duration = Duration::from_millis(100);
 /// So many that two workers seldom lock the same one.
 const SHARDS: usize = 16;
-/// How long a notice is not repeated.
-const SILENCE: Duration = Duration::from_secs(60);
 
 /// The connections of all workers.
 #[derive(Debug, Default)]
@@ -56,23 +55,6 @@ pub(super) struct Notices {
     pub(super) shed: Notice,
     /// A balancer of `accept_proxy_protocol_from` sends no PROXY header.
     pub(super) no_proxy_header: Notice,
-}
-
-/// A warning that is given once a minute at most.
-#[derive(Debug, Default)]
-pub(super) struct Notice(Mutex<Option<Instant>>);
-
-impl Notice {
-    /// Returns whether the warning is due, and counts it as given then.
-    pub(super) fn is_due(&self) -> bool {
-        let now = Instant::now();
-        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = given.is_none_or(|given| now - given > SILENCE);
-        if is_due {
-            *given = Some(now);
-        }
-        is_due
-    }
 }
 
 /// One connection's share of `max_connections`, until it is dropped.
@@ -252,9 +234,6 @@ mod tests {
         let workers: Vec<_> = (0..4).map(|_| Arc::clone(&limits)).collect();
         assert_eq!(workers.iter().filter(|limits| limits.notices.full.is_due()).count(), 1);
         assert!(limits.notices.accept_failed.is_due(), "another notice");
-        let long_ago = Instant::now().checked_sub(SILENCE + Duration::from_secs(1)).unwrap();
-        *limits.notices.full.0.lock().unwrap() = Some(long_ago);
-        assert!(limits.notices.full.is_due() && !limits.notices.full.is_due());
     }
 
     #[test]

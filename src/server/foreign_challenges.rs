@@ -14,9 +14,9 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::admission::Notice;
 use crate::config::{Config, HostPort};
 use crate::observe::causes;
+use crate::observe::notice::Notice;
 use crate::upstream::{FetchError, fetch_plain};
 
 /// Where ACME servers look for answers.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::admission::Notice;
 use crate::config::{HostPattern, PassthroughConfig};
+use crate::observe::notice::Notice;
 use crate::upstream::PassthroughTarget;
 
 /// The names of one configuration. All workers share them.
