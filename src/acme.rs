@@ -27,6 +27,7 @@ use crate::config::{AcmeConfig, Config, OnDemandConfig};
 use crate::model::tenant_answer::TenantAnswer;
 use crate::observe::causes;
 use crate::observe::metrics::{DemandResult, IssuedName, IssuedReport};
+use crate::observe::notice::Notice;
 use crate::state::Store;
 use crate::tls::issued::{IssuedCertificate, IssuedCertificates};
 
@@ -48,6 +49,16 @@ pub(crate) struct Acme {
     names: Mutex<BTreeMap<String, NameState>>,
     demand: Demand,
     report: Arc<IssuedReport>,
+    notices: AcmeNotices,
+}
+
+/// Warnings that clients can cause again and again.
+#[derive(Debug, Default)]
+struct AcmeNotices {
+    /// The quota is used up.
+    quota: Notice,
+    /// There are as many names on demand as may be.
+    full: Notice,
 }
 
 /// Asks the PBX whether a name is a tenant's.
@@ -74,6 +85,7 @@ impl Acme {
             names: Mutex::default(),
             demand: Demand::default(),
             report,
+            notices: AcmeNotices::default(),
         });
         this.adopt(config);
         this
@@ -180,8 +192,10 @@ impl Acme {
         let before = self.store.record(QUOTA_RECORD);
         let before = before.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
         let Some(next) = demand::admit(before, config.quota, Timestamp::now()) else {
-            tracing::warn!(name, quota = %config.quota, "no certificate is ordered: `quota` of `on_demand` is used up");
-            // Until then, further handshakes are refused without a line each.
+            if self.notices.quota.is_due() {
+                tracing::warn!(name, quota = %config.quota, "no certificate is ordered: `quota` of `on_demand` is used up");
+            }
+            // Until then, further handshakes are refused at once.
             let mut names = self.names();
             let state = names.entry(name.to_owned()).or_insert_with(NameState::on_demand);
             state.hold("`quota` of `on_demand` is used up", NO_QUOTA, Instant::now());
@@ -205,7 +219,9 @@ impl Acme {
         if count(&names) < MAX_ON_DEMAND {
             return Ok(());
         }
-        tracing::debug!(name, "no certificate is ordered: there are {MAX_ON_DEMAND} for names on demand");
+        if self.notices.full.is_due() {
+            tracing::warn!(name, "no certificate is ordered: there are {MAX_ON_DEMAND} for names on demand");
+        }
         Err(DemandResult::Full)
     }
 
