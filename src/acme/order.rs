@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationHandle, AuthorizationStatus, CertificateIdentifier, ChallengeType, Error,
-    Identifier, NewAccount, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
+    Account, AccountCredentials, AuthorizationHandle, AuthorizationState, AuthorizationStatus, CertificateIdentifier,
+    ChallengeType, Error, Identifier, NewAccount, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
 use jiff::Timestamp;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
@@ -23,6 +23,9 @@ use crate::upstream::FetchError;
 const PATIENCE: Duration = Duration::from_secs(90);
 /// The pause before the server is asked again about an order; it grows by a half each time.
 const POLL: Duration = Duration::from_millis(500);
+
+/// How often a question about an order is asked whose nonces the server refuses. Each time, several nonces were tried.
+const NONCE_TRIES: usize = 3;
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -54,17 +57,22 @@ impl AcmeError {
     /// Tells whether the server did nothing: it was not reached, or refused its own nonces again and again (RFC 8555 §6.5).
     pub(super) fn is_unreached(&self) -> bool {
         let is_lost = matches!(self, Self::Server(Error::Other(error)) if error.downcast_ref::<FetchError>().is_some());
-        is_lost || self.is_problem(":badNonce")
+        is_lost || matches!(self, Self::Server(error) if is_bad_nonce(error))
     }
 
     fn is_unknown_account(&self) -> bool {
-        self.is_problem(":accountDoesNotExist")
+        matches!(self, Self::Server(error) if is_problem(error, ":accountDoesNotExist"))
     }
+}
 
-    fn is_problem(&self, end: &str) -> bool {
-        let of = |problem: &Problem| problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(end));
-        matches!(self, Self::Server(Error::Api(problem)) if of(problem))
-    }
+/// Tells whether the server refused its own nonces again and again (RFC 8555 §6.5). It says nothing about the order.
+fn is_bad_nonce(error: &Error) -> bool {
+    is_problem(error, ":badNonce")
+}
+
+fn is_problem(error: &Error, end: &str) -> bool {
+    let of = |problem: &Problem| problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(end));
+    matches!(error, Error::Api(problem) if of(problem))
 }
 
 /// An account at an ACME server.
@@ -121,8 +129,9 @@ impl<'c> AcmeClient<'c> {
         let mut order = self.new_order(&names, replaced).await?;
         let _offered = self.answer_challenges(&mut order, issued, name, attempt).await?;
         let policy = RetryPolicy::new().initial_delay(POLL).backoff(1.5).timeout(PATIENCE);
-        match order.poll_ready(&policy).await {
+        match checked(&mut order, &policy).await {
             Ok(OrderStatus::Ready) => {}
+            Err(error) if is_bad_nonce(&error) => return Err(error.into()),
             Ok(_) | Err(Error::Api(_)) => return Err(AcmeError::Unchecked(reasons(&mut order).await)),
             Err(error) => return Err(error.into()),
         }
@@ -210,15 +219,45 @@ fn account_record(config: &AcmeConfig) -> String {
     format!("acme account {}", config.directory)
 }
 
+/// Waits until the server has checked the name.
+async fn checked(order: &mut Order, policy: &RetryPolicy) -> Result<OrderStatus, Error> {
+    let mut checked = order.poll_ready(policy).await;
+    for _ in 1..NONCE_TRIES {
+        match &checked {
+            Err(error) if is_bad_nonce(error) => checked = order.poll_ready(policy).await,
+            _ => break,
+        }
+    }
+    checked
+}
+
 /// Returns what the server says about the challenges of an order that has failed.
 async fn reasons(order: &mut Order) -> String {
     let mut reasons = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
-        let Ok(mut authorization) = authorization else { continue };
-        let Ok(state) = authorization.refresh().await else { continue };
-        let errors = state.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
-        reasons.extend(errors.map(ToString::to_string));
+        match authorization {
+            Ok(mut authorization) => reasons.extend(flaws(&mut authorization).await),
+            Err(error) => reasons.push(format!("it does not say why: {error}")),
+        }
     }
     if reasons.is_empty() { "it gives no reason".to_owned() } else { reasons.join("; ") }
+}
+
+/// Returns what the server found at the challenges of one name.
+async fn flaws(authorization: &mut AuthorizationHandle<'_>) -> Vec<String> {
+    for _ in 1..NONCE_TRIES {
+        if let Ok(state) = authorization.refresh().await {
+            return found(state);
+        }
+    }
+    match authorization.refresh().await {
+        Ok(state) => found(state),
+        Err(error) => vec![format!("it does not say why: {error}")],
+    }
+}
+
+fn found(state: &AuthorizationState) -> Vec<String> {
+    let errors = state.challenges.iter().filter_map(|challenge| challenge.error.as_ref());
+    errors.map(ToString::to_string).collect()
 }

@@ -24,7 +24,6 @@ pub struct Pebble {
     ca: String,
     listen: u16,
     management: u16,
-    dns: u16,
     /// The certificates that it issues are valid for so many seconds.
     pub validity: u64,
     /// The ports at which it checks names over HTTP and TLS.
@@ -41,6 +40,24 @@ impl RunningChild {
     fn start(command: &mut Command) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         Self { _watch: KillTimer::over(&child), child }
+    }
+}
+
+/// Starts the name server, and returns its port. It ends where another program has taken a port meanwhile: then it is started again.
+async fn start_names() -> (RunningChild, u16) {
+    loop {
+        let dns = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut names = Command::new("pebble-challtestsrv");
+        names.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""]);
+        names.args(["-dns01", &format!("127.0.0.1:{dns}"), "-management", &format!("127.0.0.1:{}", free_port())]);
+        let mut names = RunningChild::start(&mut names);
+        // It answers over UDP and TCP.
+        let address = SocketAddr::from(([127, 0, 0, 1], dns));
+        let mut has_ended = || names.child.try_wait().unwrap().is_some();
+        until("the name server listens", || has_ended() || std::net::TcpStream::connect(address).is_ok()).await;
+        if !has_ended() {
+            return (names, dns);
+        }
     }
 }
 
@@ -74,13 +91,11 @@ impl Pebble {
         let certificate = dev::certificate(&["localhost", "127.0.0.1"]).unwrap();
         secret(&folder, "cert.pem", &certificate.chain);
         secret(&folder, "key.pem", &certificate.key);
-        let dns = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         Some(Self {
             folder,
             ca: certificate.ca,
             listen: free_port(),
             management: free_port(),
-            dns,
             validity: 90 * 24 * 3600,
             checks: (free_port(), free_port()),
             children: Vec::new(),
@@ -101,15 +116,12 @@ impl Pebble {
             "certificateValidityPeriod": self.validity,
         } });
         fs::write(self.folder.path().join("pebble.json"), config.to_string()).unwrap();
-        let mut names = Command::new("pebble-challtestsrv");
-        names.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""]);
-        names.args(["-dns01", &format!("127.0.0.1:{}", self.dns)]);
-        names.args(["-management", &format!("127.0.0.1:{}", free_port())]);
+        let (names, dns) = start_names().await;
         let mut server = Command::new("pebble");
-        server.args(["-config", &at("pebble.json"), "-dnsserver", &format!("127.0.0.1:{}", self.dns)]);
+        server.args(["-config", &at("pebble.json"), "-dnsserver", &format!("127.0.0.1:{dns}")]);
         // Some nonces are refused, as a busy server may do.
         server.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "10");
-        self.children = vec![RunningChild::start(&mut names), RunningChild::start(&mut server)];
+        self.children = vec![names, RunningChild::start(&mut server)];
         let address = SocketAddr::from(([127, 0, 0, 1], self.listen));
         until("pebble listens", || std::net::TcpStream::connect(address).is_ok()).await;
     }
