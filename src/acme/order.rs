@@ -180,7 +180,7 @@ impl<'c> AcmeClient<'c> {
             let mut challenge = authorization.challenge(kind).ok_or(AcmeError::NoChallenge)?;
             let authorized = challenge.key_authorization();
             offered.push(issued.offer(name, &challenge.token, authorized.as_str(), authorized.digest().as_ref())?);
-            challenge.set_ready().await?;
+            challenge.set_ready().await.map_err(unchecked)?;
         }
         Ok(offered)
     }
@@ -217,6 +217,17 @@ impl<'c> AcmeClient<'c> {
 /// Returns the name under which the account is kept.
 fn account_record(config: &AcmeConfig) -> String {
     format!("acme account {}", config.directory)
+}
+
+/// Returns the error of a challenge that was to be checked. A server may have found a fault before it answers.
+fn unchecked(error: Error) -> AcmeError {
+    if is_bad_nonce(&error) {
+        return error.into();
+    }
+    match error {
+        Error::Api(problem) => AcmeError::Unchecked(Error::Api(problem).to_string()),
+        error => error.into(),
+    }
 }
 
 /// Waits until the server has checked the name.
