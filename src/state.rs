@@ -95,7 +95,17 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn inspect(path: &Path) -> Result<(), OpenError> {
-        file::inspect(path)
+        file::inspect(path).map(drop)
+    }
+
+    /// Reads a state file into a store without a file. Changes and creates nothing; a missing file is an empty one.
+    ///
+    /// # Errors
+    /// As [`Store::inspect`].
+    pub(crate) fn read_copy(path: &Path) -> Result<Self, OpenError> {
+        let store = Self::in_memory();
+        *store.shared.tables() = file::inspect(path)?.tables;
+        Ok(store)
     }
 
     /// Returns the path of the file; nothing if the store has none.

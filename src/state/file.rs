@@ -190,13 +190,15 @@ fn private(path: &Path, metadata: &fs::Metadata) -> Result<(), OpenError> {
     if is_exposed { Err(OpenError::Exposed(path.to_owned(), mode & 0o7777)) } else { Ok(()) }
 }
 
-/// Checks that a file could be opened, or created if it is missing. Changes and creates nothing; another process may
+/// Reads a file that could be opened, or created if it is missing. Changes and creates nothing; another process may
 /// have the file open.
-pub(super) fn inspect(path: &Path) -> Result<(), OpenError> {
+pub(super) fn inspect(path: &Path) -> Result<FileContents, OpenError> {
     let io = |error| OpenError::Io(path.to_owned(), error);
     let mut file = match OpenOptions::new().read(true).write(true).open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return can_write(path).map_err(io),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return can_write(path).map(|()| FileContents::default()).map_err(io);
+        }
         Err(error) => return Err(io(error)),
     };
     private(path, &file.metadata().map_err(io)?)?;
@@ -212,7 +214,7 @@ pub(super) fn inspect(path: &Path) -> Result<(), OpenError> {
     }
     let copy = InMemoryBackend::new();
     copy.set_len(bytes.len() as u64).and_then(|()| copy.write(0, &bytes)).map_err(io)?;
-    let loaded = guarded(|| load(path, |builder| builder.create_with_backend(copy)).map(drop));
+    let loaded = guarded(|| load(path, |builder| builder.create_with_backend(copy)).map(|(_, found)| found));
     loaded.unwrap_or_else(|panic| Err(OpenError::Damaged(path.to_owned(), panic)))
 }
 

@@ -1,6 +1,7 @@
 //! `pebble`, an ACME server for tests, with a name server that finds every name at 127.0.0.1.
 
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -46,7 +47,7 @@ impl RunningChild {
 /// Starts the name server, and returns its port. It ends where another program has taken a port meanwhile: then it is started again.
 async fn start_names() -> (RunningChild, u16) {
     loop {
-        let dns = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let dns = free_port();
         let mut names = Command::new("pebble-challtestsrv");
         names.args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", ""]);
         names.args(["-dns01", &format!("127.0.0.1:{dns}"), "-management", &format!("127.0.0.1:{}", free_port())]);
@@ -68,9 +69,17 @@ impl Drop for RunningChild {
     }
 }
 
-/// Returns a port that is free now.
+/// Returns a port that is free now, over TCP and UDP. It is below those that Linux chooses by itself, so no connection of another
+/// test gets it before it is used.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let random = RandomState::new().build_hasher().finish();
+        let port = u16::try_from(10_000 + random % 20_000).unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// Returns a port that refuses connections for as long as the socket lives.

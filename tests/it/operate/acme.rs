@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use callgate::config::Listen;
@@ -59,7 +60,9 @@ impl AcmeGate {
         let mut command = callgate(&["run", "--config"]);
         command.arg(self.dir.path().join("proxy.toml"));
         let running = Running::start(command);
-        until("the admin listener", || self.dir.path().join("admin.sock").exists()).await;
+        // The socket is there before it listens.
+        let admin = self.dir.path().join("admin.sock");
+        until("the admin listener", || UnixStream::connect(&admin).is_ok()).await;
         running
     }
 
