@@ -2,10 +2,13 @@
 //!
 //! One task on the control thread does all orders, one after the other. After a failure it pauses, longer each time;
 //! the pauses outlive a reload, so no loop of reloads becomes a loop of orders. Another task looks up names that a client asks
-//! for, and leaves those of tenants to the first.
+//! for, and leaves those of tenants to the first. Members that share an engine also share what they get: one of them orders.
 
+mod among_members;
 mod demand;
 mod http_client;
+mod kept_certificate;
+mod members;
 mod names;
 mod order;
 
@@ -15,15 +18,18 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
 use zeroize::Zeroizing;
 
 use self::demand::Demand;
 use self::http_client::AcmeHttp;
+use self::kept_certificate::{KeptCertificate, record};
+use self::members::{AcmeMembers, TURN_LIFE};
 use self::names::{NameState, NextStep};
 use self::order::{AcmeClient, AcmeError};
-use crate::config::{AcmeConfig, Config, OnDemandConfig};
+use crate::config::{AcmeConfig, Config};
+use crate::model::rate::Rate;
 use crate::model::tenant_answer::TenantAnswer;
 use crate::observe::causes;
 use crate::observe::metrics::{DemandResult, IssuedName, IssuedReport};
@@ -31,6 +37,9 @@ use crate::observe::notice::Notice;
 use crate::state::Store;
 use crate::tls::issued::{IssuedCertificate, IssuedCertificates};
 
+/// How long an order may take, with the making of an account. The turn of a member to order lasts longer.
+const LONGEST_ORDER: Duration = Duration::from_secs(4 * 60);
+const _: () = assert!(LONGEST_ORDER.as_secs() < TURN_LIFE.as_secs());
 /// The longest time between two looks at the clock: it may be set.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
 /// The most names that have a certificate on demand, or had a failed order a short time ago.
@@ -49,6 +58,10 @@ pub(crate) struct Acme {
     names: Mutex<BTreeMap<String, NameState>>,
     demand: Demand,
     report: Arc<IssuedReport>,
+    /// The members that share certificates with this one.
+    members: Mutex<Option<Arc<AcmeMembers>>>,
+    /// Wakes the task that tells members of certificates: there is one that the engine does not have.
+    untold: Notify,
     notices: AcmeNotices,
 }
 
@@ -59,21 +72,12 @@ struct AcmeNotices {
     quota: Notice,
     /// There are as many names on demand as may be.
     full: Notice,
+    /// The shared engine cannot be used.
+    engine: Notice,
 }
 
 /// Asks the PBX whether a name is a tenant's.
 pub(crate) type AskTenant = Arc<dyn Fn(String) -> BoxFuture<'static, TenantAnswer> + Send + Sync>;
-
-/// A certificate as it is kept in the state file.
-#[derive(Serialize, Deserialize)]
-struct KeptCertificate {
-    /// The directory of the server that issued it.
-    directory: String,
-    /// The chain, in PEM.
-    chain: String,
-    /// The private key, in PEM.
-    key: String,
-}
 
 impl Acme {
     /// Begins with what the state file has.
@@ -85,6 +89,8 @@ impl Acme {
             names: Mutex::default(),
             demand: Demand::default(),
             report,
+            members: Mutex::default(),
+            untold: Notify::new(),
             notices: AcmeNotices::default(),
         });
         this.adopt(config);
@@ -163,21 +169,22 @@ impl Acme {
     }
 
     /// Answers the demand of clients, for as long as a configuration is in use.
-    pub(crate) async fn answer_demand(self: Arc<Self>, config: OnDemandConfig, ask: AskTenant) {
+    pub(crate) async fn answer_demand(self: Arc<Self>, config: AcmeConfig, ask: AskTenant) {
+        let Some(on_demand) = &config.on_demand else { return };
         loop {
             let name = self.demand.next().await;
             if self.issued.get(&name).is_some() {
                 self.demand.settle(&name);
                 continue;
             }
-            let refused = match ask(name.clone()).await {
-                TenantAnswer::Known => self.want(&config, &name).await.err(),
-                TenantAnswer::Unknown => Some(DemandResult::Unknown),
-                TenantAnswer::NoAnswer | TenantAnswer::Unasked => Some(DemandResult::NoAnswer),
+            let result = match ask(name.clone()).await {
+                TenantAnswer::Known => self.want(&config, on_demand.quota, &name).await,
+                TenantAnswer::Unknown => Err(DemandResult::Unknown),
+                TenantAnswer::NoAnswer | TenantAnswer::Unasked => Err(DemandResult::NoAnswer),
             };
-            match refused {
-                None => self.demand.accept(&name),
-                Some(result) => {
+            match result {
+                Ok(()) => self.demand.accept(&name),
+                Err(result) => {
                     self.report.count_demand(result);
                     self.demand.settle(&name);
                 }
@@ -185,26 +192,43 @@ impl Acme {
         }
     }
 
-    /// Leaves a tenant's name to the task that orders, within the quota. The use of the quota is kept before the order, so that no
-    /// restart gives it back.
-    async fn want(&self, config: &OnDemandConfig, name: &str) -> Result<(), DemandResult> {
+    /// Leaves a tenant's name to the task that orders, within the quota.
+    ///
+    /// # Errors
+    /// Says why it gets no order. It may have the certificate of another member.
+    async fn want(&self, config: &AcmeConfig, quota: Rate, name: &str) -> Result<(), DemandResult> {
         self.make_room(name)?;
-        let before = self.store.record(QUOTA_RECORD);
-        let before = before.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
-        let Some(next) = demand::admit(before, config.quota, Timestamp::now()) else {
+        self.names().entry(name.to_owned()).or_insert_with(NameState::on_demand);
+        let has_room = match self.members() {
+            Some(members) => self.count_among(&members, config, quota, name).await?,
+            None => self.count_here(quota).await?,
+        };
+        if !has_room {
             if self.notices.quota.is_due() {
-                tracing::warn!(name, quota = %config.quota, "no certificate is ordered: `quota` of `on_demand` is used up");
+                tracing::warn!(name, %quota, "no certificate is ordered: `quota` of `on_demand` is used up");
             }
             // Until then, further handshakes are refused at once.
-            let mut names = self.names();
-            let state = names.entry(name.to_owned()).or_insert_with(NameState::on_demand);
-            state.hold("`quota` of `on_demand` is used up", NO_QUOTA, Instant::now());
+            self.hold(name, "`quota` of `on_demand` is used up", NO_QUOTA);
             return Err(DemandResult::Quota);
-        };
-        let kept = self.store.keep_record(QUOTA_RECORD, Zeroizing::new(next.to_string().into_bytes())).await;
-        kept.map_err(|_| DemandResult::Failed)?;
+        }
         self.names().entry(name.to_owned()).or_insert_with(NameState::on_demand).want(true);
         Ok(())
+    }
+
+    /// Counts an order against the quota of this member. It is kept before the order, so that no restart gives it back.
+    async fn count_here(&self, quota: Rate) -> Result<bool, DemandResult> {
+        let before = self.store.record(QUOTA_RECORD);
+        let before = before.and_then(|text| std::str::from_utf8(&text).ok()?.parse().ok());
+        let Some(next) = demand::admit(before, quota, Timestamp::now()) else { return Ok(false) };
+        let kept = self.store.keep_record(QUOTA_RECORD, Zeroizing::new(next.to_string().into_bytes())).await;
+        kept.map(|()| true).map_err(|_| DemandResult::Failed)
+    }
+
+    /// Notes why a name gets no order for a while.
+    fn hold(&self, name: &str, problem: &str, pause: Duration) {
+        if let Some(state) = self.names().get_mut(name) {
+            state.hold(problem, pause, Instant::now());
+        }
     }
 
     /// Makes room for one more name, in the place of those whose orders failed and that no client waits for.
@@ -266,6 +290,9 @@ impl Acme {
                 return tracing::error!(%error, "no certificates can be ordered: `ca` of `acme` cannot be used");
             }
         };
+        if let Some(members) = self.members() {
+            members.wait_for_engine().await;
+        }
         loop {
             let (name, wait) = self.next().unwrap_or((String::new(), LONGEST_SLEEP));
             if !wait.is_zero() {
@@ -276,13 +303,7 @@ impl Acme {
                 continue;
             }
             match self.step(&name) {
-                NextStep::Order if self.may_renew(&name, &ask).await => {
-                    let ordered = self.order(&config, &http, &name).await;
-                    if let Err(error) = &ordered {
-                        self.failed(&name, error, &http);
-                    }
-                    self.settle(&name, ordered.is_ok());
-                }
+                NextStep::Order if self.may_renew(&name, &ask).await => self.certify(&config, &http, &name).await,
                 NextStep::Order => {}
                 NextStep::AskForRenewal => {
                     // Advice is optional: without it the certificate is renewed by its age.
@@ -293,6 +314,18 @@ impl Acme {
             }
             self.report.show(self.rows());
         }
+    }
+
+    /// Gets a certificate: that of another member, or by an order.
+    async fn certify(&self, config: &AcmeConfig, http: &AcmeHttp, name: &str) {
+        if let Some(members) = self.members() {
+            return self.certify_among(&members, config, http, name).await;
+        }
+        let ordered = self.order(config, http, name, None).await;
+        if let Err(error) = &ordered {
+            self.failed(name, error, http);
+        }
+        self.settle(name, ordered.is_ok());
     }
 
     /// Tells those who wait for a name how its order ended.
@@ -322,22 +355,42 @@ impl Acme {
         self.names().get(name).map_or(NextStep::Order, |state| state.step(certificate.as_deref(), Timestamp::now()))
     }
 
-    /// Orders a certificate, keeps it, and puts it into use.
-    async fn order(&self, config: &AcmeConfig, http: &AcmeHttp, name: &str) -> Result<(), AcmeError> {
+    /// Orders a certificate, keeps it, and puts it into use. `members`: those that answer challenges, too.
+    async fn order(
+        &self,
+        config: &AcmeConfig,
+        http: &AcmeHttp,
+        name: &str,
+        members: Option<&AcmeMembers>,
+    ) -> Result<(), AcmeError> {
         let before = self.issued.get(name);
         // Set before the order: if a reload drops it, the next one waits all the same.
         let attempt = self.names().entry(name.to_owned()).or_default().begin(Instant::now());
-        let client = AcmeClient::connect(config, http, &self.store).await?;
         let own = before.as_ref().and_then(|one| one.own()).filter(|_| attempt == 0);
-        let (chain, key) = client.order(&self.issued, name, own, attempt).await?;
-        let certificate = IssuedCertificate::read(name, &chain, &key)?;
+        let ordered = async {
+            let client = AcmeClient::connect(config, http, &self.store).await?.among(members);
+            client.order(&self.issued, name, own, attempt).await
+        };
+        let (chain, key) = timeout(LONGEST_ORDER, ordered).await.map_err(|_| AcmeError::Overdue)??;
         let kept = KeptCertificate { directory: config.directory.clone(), chain, key };
-        let kept = Zeroizing::new(serde_json::to_vec(&kept).expect("texts are JSON"));
-        self.store.keep_record(&record(name), kept).await?;
-        tracing::info!(name, until = %certificate.not_after, "a certificate was issued");
+        let certificate = kept.read(name)?;
+        let until = certificate.not_after;
+        self.put_into_use(name, &kept, certificate).await?;
+        tracing::info!(name, %until, "a certificate was issued");
+        self.report.count(true);
+        Ok(())
+    }
+
+    /// Keeps a certificate, and puts it into use.
+    async fn put_into_use(
+        &self,
+        name: &str,
+        kept: &KeptCertificate,
+        certificate: IssuedCertificate,
+    ) -> Result<(), AcmeError> {
+        self.store.keep_record(&record(name), kept.text()).await?;
         self.names().entry(name.to_owned()).or_default().succeeded(&certificate);
         self.issued.put(name, certificate);
-        self.report.count(true);
         Ok(())
     }
 
@@ -352,8 +405,8 @@ impl Acme {
         Ok(())
     }
 
-    /// Notes and logs a failure.
-    fn failed(&self, name: &str, error: &AcmeError, http: &AcmeHttp) {
+    /// Notes and logs a failure, and returns the pause after it.
+    fn failed(&self, name: &str, error: &AcmeError, http: &AcmeHttp) -> Duration {
         let problem: String = causes(error).chars().filter(|c| !c.is_control()).take(MAX_PROBLEM).collect();
         let pause = {
             let mut names = self.names();
@@ -368,6 +421,7 @@ impl Acme {
         } else {
             tracing::error!(name, problem, next_try_in_seconds = seconds, "there is no certificate for this name");
         }
+        pause
     }
 
     /// Puts the certificate of a name into use that the state file has.
@@ -376,9 +430,8 @@ impl Acme {
         if is_known && self.issued.get(name).is_some() {
             return;
         }
-        let Some(kept) = self.store.record(&record(name)) else { return };
-        let Ok(kept) = serde_json::from_slice::<KeptCertificate>(&kept) else { return };
-        match IssuedCertificate::read(name, &kept.chain, &kept.key) {
+        let Some(kept) = KeptCertificate::of(&self.store, name) else { return };
+        match kept.read(name) {
             Ok(certificate) => {
                 let mut names = self.names();
                 let state = names.entry(name.to_owned()).or_default();
@@ -408,8 +461,3 @@ impl Acme {
 
 /// The longest words of a server that are shown, in characters.
 const MAX_PROBLEM: usize = 500;
-
-/// Returns the name under which a certificate is kept.
-fn record(name: &str) -> String {
-    format!("acme certificate {name}")
-}

@@ -34,6 +34,8 @@ pub(super) struct NameState {
     renewal: Option<Timestamp>,
     /// When the server is asked next; `None`: at once.
     question: Option<Instant>,
+    /// Whether another member orders the certificate.
+    is_elsewhere: bool,
     demand: NameDemand,
 }
 
@@ -106,6 +108,24 @@ impl NameState {
         self.postpone(pause, instant);
     }
 
+    /// Looks again after a pause: another member orders the certificate. Returns whether that is new.
+    pub(super) fn wait_for_member(&mut self, pause: Duration, instant: Instant) -> bool {
+        self.postpone(pause, instant);
+        !std::mem::replace(&mut self.is_elsewhere, true)
+    }
+
+    /// Waits as long as another member whose order failed.
+    pub(super) fn follow_failure(&mut self, failures: u32, pause: Duration, instant: Instant) {
+        self.failures = self.failures.max(failures);
+        self.is_elsewhere = false;
+        self.hold("the order of another member failed, whose log says why", pause, instant);
+    }
+
+    /// Returns how many orders have failed.
+    pub(super) const fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// Does nothing for a while.
     pub(super) fn postpone(&mut self, pause: Duration, instant: Instant) {
         self.not_before = Some(instant + pause);
@@ -140,6 +160,7 @@ impl NameState {
             failures => backoff::after(failures, FIRST_PAUSE, LONGEST_PAUSE),
         };
         self.not_before = Some(instant + pause);
+        self.is_elsewhere = false;
         self.failures
     }
 

@@ -13,8 +13,10 @@ use rustls::pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use super::http_client::AcmeHttp;
+use super::members::AcmeMembers;
 use super::names::RenewalWindow;
 use crate::config::AcmeConfig;
+use crate::members::EngineDown;
 use crate::state::{KeepError, Store};
 use crate::tls::issued::{IssuedCertificate, IssuedCertificates, IssuedError, OfferedChallenge};
 use crate::upstream::FetchError;
@@ -48,6 +50,12 @@ pub(super) enum AcmeError {
     /// The certificate cannot be used.
     #[error(transparent)]
     Certificate(#[from] IssuedError),
+    /// The members that share certificates cannot answer.
+    #[error(transparent)]
+    Engine(#[from] EngineDown),
+    /// It took too long.
+    #[error("the order took too long")]
+    Overdue,
     /// The account or the certificate cannot be kept.
     #[error("cannot keep it in the state file")]
     State(#[from] KeepError),
@@ -80,6 +88,7 @@ pub(super) struct AcmeClient<'c> {
     account: Account,
     config: &'c AcmeConfig,
     store: &'c Store,
+    members: Option<&'c AcmeMembers>,
 }
 
 impl<'c> AcmeClient<'c> {
@@ -89,7 +98,7 @@ impl<'c> AcmeClient<'c> {
         let kept = store.record(&account_record(config));
         let kept = kept.and_then(|kept| serde_json::from_slice::<AccountCredentials>(&kept).ok());
         if let Some(credentials) = kept {
-            return Ok(Self { account: builder.from_credentials(credentials).await?, config, store });
+            return Ok(Self { account: builder.from_credentials(credentials).await?, config, store, members: None });
         }
         let contact = config.email.as_ref().map(|email| format!("mailto:{email}"));
         let contact: Vec<_> = contact.iter().map(String::as_str).collect();
@@ -98,7 +107,12 @@ impl<'c> AcmeClient<'c> {
         let credentials = serde_json::to_vec(&credentials).map_err(Error::from)?;
         store.keep_record(&account_record(config), Zeroizing::new(credentials)).await?;
         tracing::info!(directory = config.directory, "made an account at the ACME server");
-        Ok(Self { account, config, store })
+        Ok(Self { account, config, store, members: None })
+    }
+
+    /// Lets other members answer challenges, too.
+    pub(super) fn among(self, members: Option<&'c AcmeMembers>) -> Self {
+        Self { members, ..self }
     }
 
     /// Orders a certificate, and returns its chain and its key in PEM. `replaced`: the certificate before. `attempt`: how
@@ -110,7 +124,13 @@ impl<'c> AcmeClient<'c> {
         replaced: Option<&CertificateDer<'static>>,
         attempt: u32,
     ) -> Result<(String, String), AcmeError> {
-        let ordered = self.run(issued, name, replaced, attempt).await;
+        let mut offered = Vec::new();
+        let ordered = self.run(issued, &mut offered, name, replaced, attempt).await;
+        if let Some(members) = self.members {
+            for challenge in &offered {
+                members.withdraw(name, challenge.token()).await;
+            }
+        }
         if ordered.as_ref().is_err_and(AcmeError::is_unknown_account) {
             // The next order makes a new one.
             self.store.remove_record(&account_record(self.config)).await?;
@@ -121,13 +141,14 @@ impl<'c> AcmeClient<'c> {
     async fn run(
         &self,
         issued: &Arc<IssuedCertificates>,
+        offered: &mut Vec<OfferedChallenge>,
         name: &str,
         replaced: Option<&CertificateDer<'static>>,
         attempt: u32,
     ) -> Result<(String, String), AcmeError> {
         let names = [Identifier::Dns(name.to_owned())];
         let mut order = self.new_order(&names, replaced).await?;
-        let _offered = self.answer_challenges(&mut order, issued, name, attempt).await?;
+        self.answer_challenges(&mut order, issued, offered, name, attempt).await?;
         let policy = RetryPolicy::new().initial_delay(POLL).backoff(1.5).timeout(PATIENCE);
         match checked(&mut order, &policy).await {
             Ok(OrderStatus::Ready) => {}
@@ -161,15 +182,15 @@ impl<'c> AcmeClient<'c> {
         }
     }
 
-    /// Answers the challenges of an order until the result is dropped.
+    /// Answers the challenges of an order for as long as `offered` has them.
     async fn answer_challenges(
         &self,
         order: &mut Order,
         issued: &Arc<IssuedCertificates>,
+        offered: &mut Vec<OfferedChallenge>,
         name: &str,
         attempt: u32,
-    ) -> Result<Vec<OfferedChallenge>, AcmeError> {
-        let mut offered = Vec::new();
+    ) -> Result<(), AcmeError> {
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization?;
@@ -180,9 +201,12 @@ impl<'c> AcmeClient<'c> {
             let mut challenge = authorization.challenge(kind).ok_or(AcmeError::NoChallenge)?;
             let authorized = challenge.key_authorization();
             offered.push(issued.offer(name, &challenge.token, authorized.as_str(), authorized.digest().as_ref())?);
+            if let Some(members) = self.members {
+                members.offer(name, &challenge.token, authorized.as_str()).await?;
+            }
             challenge.set_ready().await.map_err(unchecked)?;
         }
-        Ok(offered)
+        Ok(())
     }
 
     /// Chooses a challenge. Where both can be answered, each try after a failure takes the other one.

@@ -261,6 +261,12 @@ impl SharedState {
         self.connectors.pbx[node].reports()
     }
 
+    /// Returns the engine that members share; nothing: this one is alone.
+    #[must_use]
+    pub(crate) const fn engine(&self) -> Option<&Arc<SharedEngine>> {
+        self.engine.as_ref()
+    }
+
     /// Returns the tasks that run for as long as this configuration is in use.
     #[must_use]
     pub(crate) fn chores(&self, config: &Config) -> Vec<BoxFuture<'static, ()>> {

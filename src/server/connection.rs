@@ -36,7 +36,7 @@ use crate::exchange::{Activity, ClientConnection, SideChannel, TlsPeer, TlsSessi
 use crate::message::forwarded_chain::ForwardedChain;
 use crate::message::framing;
 use crate::observe::metrics::{ClientProtocol, HandshakeResult, TlsVersion};
-use crate::tls::server::TlsPolicy;
+use crate::tls::server::{TlsPolicies, TlsPolicy};
 use crate::upstream::{self, BoundConnections, TunnelTimeouts};
 
 /// The most bytes of requests that hyper buffers (HTTP/1): more than a head may have.
@@ -166,9 +166,13 @@ async fn accept_tls(
         return Ok(Some((TlsAcceptor::from(policy.config()).accept(stream).await?, policy)));
     }
     let start = LazyConfigAcceptor::new(ClientHelloAcceptor::default(), stream).await?;
-    if let Some(challenge) = tls.challenge(&start.client_hello()) {
-        start.into_stream(challenge).await?.shutdown().await?;
-        return Ok(None);
+    if let Some(name) = TlsPolicies::checked_name(&start.client_hello()) {
+        let own = tls.challenge(&name);
+        let challenge = if own.is_some() { own } else { Box::pin(snapshot.member_handshake(&name)).await };
+        if let Some(challenge) = challenge {
+            start.into_stream(challenge).await?.shutdown().await?;
+            return Ok(None);
+        }
     }
     if let Some(name) = start.client_hello().server_name().and_then(|name| tls.wanted(name)) {
         // The outcome shows in whether there is a certificate below.

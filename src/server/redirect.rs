@@ -77,7 +77,7 @@ async fn answer(request: &Request<Incoming>, worker: &Worker, snapshot: &Snapsho
     response
 }
 
-/// Answers a challenge: callgate's own, or one of another client. A challenge of an unknown client is redirected like
+/// Answers a challenge: one of this member or another, or one of another client. A challenge of an unknown client is redirected like
 /// everything else, because ACME servers follow (RFC 8555 §8.3).
 async fn challenge_answer(
     request: &Request<Incoming>,
@@ -85,11 +85,13 @@ async fn challenge_answer(
     snapshot: &Snapshot,
 ) -> Option<Response<Full<Bytes>>> {
     let token = foreign_challenges::token(request)?;
-    let mut response = match snapshot.acme().issued().http_answer(token) {
-        Some(answer) => Response::new(Full::from(answer)),
-        None => {
-            let authority = target::authority(request.version(), request.uri(), request.headers()).ok()?;
-            worker.foreign_challenges.answer(&snapshot.config, &authority.host, token).await?
+    let mut response = if let Some(answer) = snapshot.acme().issued().http_answer(token) {
+        Response::new(Full::from(answer))
+    } else {
+        let authority = target::authority(request.version(), request.uri(), request.headers()).ok()?;
+        match snapshot.member_answer(&authority.host, token).await {
+            Some(answer) => Response::new(Full::from(answer)),
+            None => worker.foreign_challenges.answer(&snapshot.config, &authority.host, token).await?,
         }
     };
     if response.status() == StatusCode::OK {

@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use rustls::ServerConfig;
 use tokio::time::Instant;
 
 use super::StartError;
@@ -170,6 +171,16 @@ impl Snapshot {
         self.acme.report().count_demand(refused);
     }
 
+    /// Returns the answer to a challenge over HTTP that another member has to give. `host`: in lower case.
+    pub(super) async fn member_answer(&self, host: &str, token: &str) -> Option<String> {
+        self.acme.member_answer(self.config.acme.as_ref()?, host, token).await
+    }
+
+    /// Returns the handshake that answers a challenge which another member has to answer. `name`: in lower case.
+    pub(super) async fn member_handshake(&self, name: &str) -> Option<Arc<ServerConfig>> {
+        self.acme.member_handshake(self.config.acme.as_ref()?, name).await
+    }
+
     /// Returns the tasks that order certificates.
     fn orders(&self) -> impl Iterator<Item = Chore> + use<> {
         let tenants = Arc::clone(&self.tenants);
@@ -178,11 +189,12 @@ impl Snapshot {
             async move { tenants.ask(&name).await }.boxed()
         });
         let acme = || Arc::clone(&self.acme);
+        self.acme.share(self.shared.engine());
         let settings = self.config.acme.as_ref();
-        let on_demand = settings.and_then(|settings| settings.on_demand.clone());
-        let demand = on_demand.map(|on_demand| acme().answer_demand(on_demand, Arc::clone(&ask)).boxed());
-        let orders = settings.cloned().map(|settings| acme().keep_valid(settings, ask).boxed());
-        demand.into_iter().chain(orders)
+        let demand = settings.map(|settings| acme().answer_demand(settings.clone(), Arc::clone(&ask)).boxed());
+        let orders = settings.map(|settings| acme().keep_valid(settings.clone(), ask).boxed());
+        let members = settings.map(|settings| acme().follow_members(settings.clone()).boxed());
+        demand.into_iter().chain(orders).chain(members)
     }
 
     /// Returns the sessions that callgate opened at the PBX.

@@ -158,6 +158,14 @@ impl IssuedCertificates {
     }
 }
 
+impl OfferedChallenge {
+    /// Returns its token.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+}
+
 impl Drop for OfferedChallenge {
     fn drop(&mut self) {
         lock(&self.issued.challenges).retain(|one| one.token != self.token);
@@ -165,7 +173,10 @@ impl Drop for OfferedChallenge {
 }
 
 /// Makes the handshake of a challenge: a certificate of our own for the name, with the digest in it (RFC 8737 §3).
-fn challenge_config(name: &str, digest: &[u8]) -> Result<ServerConfig, rustls::Error> {
+///
+/// # Errors
+/// When the certificate cannot be made.
+pub fn challenge_config(name: &str, digest: &[u8]) -> Result<ServerConfig, rustls::Error> {
     let other = |error: rcgen::Error| rustls::Error::Other(OtherError(Arc::new(error)));
     let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(other)?;
     params.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];

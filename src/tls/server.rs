@@ -116,12 +116,18 @@ impl TlsPolicies {
             .then(|| TlsPolicy { all: Arc::clone(self), index: 0 })
     }
 
-    /// Returns the handshake that answers a challenge of an ACME server, if the client asks for nothing else (RFC 8737 §3).
+    /// Returns the name that an ACME server checks, in lower case, if the client asks for nothing else (RFC 8737 §3).
     #[must_use]
-    pub fn challenge(&self, hello: &ClientHello<'_>) -> Option<Arc<ServerConfig>> {
+    pub fn checked_name(hello: &ClientHello<'_>) -> Option<String> {
         let mut protocols = hello.alpn()?;
         let is_challenge = protocols.next() == Some(ACME_TLS) && protocols.next().is_none();
-        self.certificates.issued.tls_answer(hello.server_name().filter(|_| is_challenge)?)
+        host_name(hello.server_name().filter(|_| is_challenge)?)
+    }
+
+    /// Returns the handshake that answers the challenge of an ACME server for a name, if this gate has asked for it.
+    #[must_use]
+    pub fn challenge(&self, name: &str) -> Option<Arc<ServerConfig>> {
+        self.certificates.issued.tls_answer(name)
     }
 
     /// Returns a name (SNI) that may get a certificate on demand and has none yet, in lower case; nothing for all others.

@@ -74,6 +74,7 @@ mod limits {
 
 /// Several members that share one engine.
 mod members {
+    pub mod acme_members;
     pub mod balancer;
     pub mod breaker;
     pub mod engine_faults;

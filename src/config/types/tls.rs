@@ -82,6 +82,12 @@ pub struct OnDemandConfig {
 }
 
 impl AcmeConfig {
+    /// Tells whether callgate gets a certificate for a name. `name`: in lower case.
+    #[must_use]
+    pub fn covers(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name) || self.is_on_demand(name)
+    }
+
     /// Tells whether a name gets its certificate when the first client asks for it. `name`: in lower case.
     #[must_use]
     pub fn is_on_demand(&self, name: &str) -> bool {
