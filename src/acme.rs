@@ -459,5 +459,14 @@ impl Acme {
     }
 }
 
+/// Returns the names of a configuration with the ends of their certificates, as a store has them; without an end, there is no
+/// certificate.
+pub(crate) fn kept_ends(config: &AcmeConfig, store: &Store) -> BTreeMap<String, Option<Timestamp>> {
+    let kept = store.record_names(&record(""));
+    let kept = kept.iter().filter_map(|kept| kept.strip_prefix(&record(""))).filter(|name| config.is_on_demand(name));
+    let end = |name: &str| KeptCertificate::of(store, name)?.read(name).ok().map(|one| one.not_after);
+    config.names.iter().map(String::as_str).chain(kept).map(|name| (name.to_owned(), end(name))).collect()
+}
+
 /// The longest words of a server that are shown, in characters.
 const MAX_PROBLEM: usize = 500;

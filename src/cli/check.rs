@@ -52,6 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
     // What `run` refuses is mended first.
     let is_online = arguments.online && of_files.iter().all(|finding| finding.verdict.fault().is_none());
     let of_servers = if is_online {
+        certificates.extend(certificates::issued(&config, Timestamp::now()));
         certificates.extend(try_servers(&config)?);
         Some(certificates)
     } else {

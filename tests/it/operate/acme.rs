@@ -129,6 +129,13 @@ async fn names_are_checked_over_http_and_a_restart_keeps_account_and_certificate
     running.terminate();
     running.end().await;
 
+    // A check finds it in the state file.
+    let mut check = callgate(&["check", "--online", "--config"]);
+    check.arg(gate.dir.path().join("proxy.toml"));
+    let report = crate::kit::programs::output(&mut check);
+    let report = String::from_utf8_lossy(&report.stdout).into_owned();
+    assert!(report.contains("the certificate for one.test: 89 days left, until 2"), "{report}");
+
     // Nothing is ordered again.
     let before = fs::metadata(gate.dir.path().join("state")).unwrap();
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&before.permissions()) & 0o777, 0o600);

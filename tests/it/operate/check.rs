@@ -177,6 +177,23 @@ async fn a_certificate_has_its_days_in_the_report() {
 const STATE: &str = "[state]\nfile = \"state\"";
 
 #[tokio::test]
+async fn names_of_an_acme_server_are_in_the_report_as_the_state_file_has_them() {
+    let web = RawUpstream::answering("HTTP/1.1 200 OK\r\nContent-Length: 19\r\n\r\n{\"newOrder\":\"/new\"}").await;
+    let dir = folder(STATE);
+    let path = dir.path().join("proxy.toml");
+    let acme = format!("acme = {{ names = [\"more.test\"], directory = \"http://{}/dir\" }} }}", web.addr);
+    let file = fs::read_to_string(&path).unwrap();
+    let file = file.replace("key = \"privkey.pem\" }", &format!("key = \"privkey.pem\", {acme}"));
+    fs::write(&path, file.replace("http://127.0.0.1:1", &format!("http://{}", web.addr))).unwrap();
+    let report = text(&online(&dir).await.stdout);
+    line(&report, &["note ", "tls.acme", "there is no certificate for more.test yet"]);
+    let store = Store::open(&dir.path().join("state")).unwrap();
+    let report = text(&online(&dir).await.stdout);
+    line(&report, &["note ", "tls.acme", "the gate that runs has the file open", "/status"]);
+    drop(store);
+}
+
+#[tokio::test]
 async fn nothing_is_made_where_all_is_well() {
     let more = format!("[log]\naccess = \"access.log\"\n[audit]\nfile = \"audit.log\"\nchain = true\n{STATE}");
     let output = check(&folder(&more)).await;
