@@ -4,6 +4,7 @@
 
 mod counters;
 mod exposition;
+mod family;
 mod freshness;
 mod issued_report;
 mod labels;
@@ -26,7 +27,7 @@ use prometheus_client::encoding;
 use prometheus_client::registry::Registry;
 
 use self::counters::{Counter, WorkerCounts};
-use self::exposition::Series;
+pub use self::family::{HistogramSums, Labels, MetricFamily, MetricPoints, MetricUnit, Series};
 pub use self::freshness::Freshness;
 pub use self::issued_report::{IssuedName, IssuedReport};
 use self::labels::Label;

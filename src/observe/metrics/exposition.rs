@@ -1,4 +1,4 @@
-//! All metrics with name, type and help, as OpenMetrics text.
+//! All metrics with name, type and help.
 //!
 //! Each series exists from the first scrape on, at zero, so that its rate is defined.
 
@@ -6,11 +6,10 @@ use std::fmt::Error;
 use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, MetricEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Unit;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use super::counters::{BUCKETS, Counter, Histogram, PerLabel, PerPair, WorkerCounts};
+use super::family::{HistogramSums, Labels, MetricFamily, MetricPoints, MetricUnit, Series};
 use super::labels::{
     DeleteOutcome, DemandResult, ExchangeRoute, FetchResult, Label, LimitName, SpanResult, UserChangeKind,
     UserChangeResult,
@@ -20,129 +19,138 @@ use super::{CountedUrl, Metrics};
 use crate::model::limit_set::LIMITS;
 use crate::model::session::EndReason;
 
-/// One series of a metric: its labels and its value.
-pub(super) type Series<T> = (Vec<(&'static str, String)>, T);
-
 impl Collector for Metrics {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let mut page = Exposition(encoder);
-        self.write_exchanges(&mut page)?;
-        self.write_connections(&mut page)?;
-        self.write_upstreams(&mut page)?;
-        self.write_logins(&mut page)?;
-        self.write_state(&mut page)?;
-        self.write_process(&mut page)
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        self.families().iter().try_for_each(|family| family.encode(&mut encoder))
     }
 }
 
 impl Metrics {
-    fn write_exchanges(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
-        page.counter("callgate_exchanges", "Requests with their answers.", self.two(|all| &all.exchanges))?;
+    /// Returns all metrics as they are now.
+    #[must_use]
+    pub fn families(&self) -> Vec<MetricFamily> {
+        let mut page = Exposition::default();
+        self.write_exchanges(&mut page);
+        self.write_connections(&mut page);
+        self.write_upstreams(&mut page);
+        self.write_logins(&mut page);
+        self.write_state(&mut page);
+        self.write_process(&mut page);
+        page.0
+    }
+
+    fn write_exchanges(&self, page: &mut Exposition) {
+        page.counter("callgate_exchanges", "Requests with their answers.", self.two(|all| &all.exchanges));
         page.counter(
             "callgate_exchanges_aborted",
             "Exchanges without a complete answer.",
             self.one(|all| &all.aborted),
-        )?;
+        );
         page.gauge(
             "callgate_exchanges_in_flight",
             "Exchanges in flight, tunnels included.",
             self.bare(|all| &all.in_flight),
-        )?;
-        page.histogram("callgate_answer", "From the head of a request to the head of its answer.", self.answers())?;
-        page.bytes("callgate_body", "Bytes of bodies and tunnels.", self.one(|all| &all.bytes))
+        );
+        page.histogram("callgate_answer", "From the head of a request to the head of its answer.", self.answers());
+        page.bytes("callgate_body", "Bytes of bodies and tunnels.", self.one(|all| &all.bytes));
     }
 
-    fn write_connections(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
-        page.counter("callgate_connections_accepted", "TCP connections accepted.", self.bare(|all| &all.accepted))?;
-        page.counter("callgate_accept_errors", "Errors of accept.", self.bare(|all| &all.accept_errors))?;
-        page.counter("callgate_tls_handshakes", "TLS handshakes of clients.", self.two(|all| &all.handshakes))?;
-        page.counter("callgate_connections", "Connections past their handshake.", self.one(|all| &all.connections))?;
-        page.gauge("callgate_connections_open", "Connections open now.", self.one(|all| &all.open))?;
+    fn write_connections(&self, page: &mut Exposition) {
+        page.counter("callgate_connections_accepted", "TCP connections accepted.", self.bare(|all| &all.accepted));
+        page.counter("callgate_accept_errors", "Errors of accept.", self.bare(|all| &all.accept_errors));
+        page.counter("callgate_tls_handshakes", "TLS handshakes of clients.", self.two(|all| &all.handshakes));
+        page.counter("callgate_connections", "Connections past their handshake.", self.one(|all| &all.connections));
+        page.gauge("callgate_connections_open", "Connections open now.", self.one(|all| &all.open));
         page.counter(
             "callgate_connections_shed",
             "Slow connections closed to free memory.",
             self.bare(|all| &all.shed),
-        )?;
+        );
         let (held, limit) = (bare(self.budget.held() as u64), bare(self.budget.limit() as u64));
-        page.gauges("callgate_buffered", "Bytes that wait for a slow client or upstream.", Some(&Unit::Bytes), held)?;
-        page.gauges("callgate_buffer_budget", "The most bytes that may wait.", Some(&Unit::Bytes), limit)?;
+        page.gauges(
+            "callgate_buffered",
+            "Bytes that wait for a slow client or upstream.",
+            Some(MetricUnit::Bytes),
+            held,
+        );
+        page.gauges("callgate_buffer_budget", "The most bytes that may wait.", Some(MetricUnit::Bytes), limit);
         page.counter(
             "callgate_tunnels",
             "WebSockets, and connections passed on, that were opened.",
             self.bare(|all| &all.tunnels),
-        )?;
-        page.gauge("callgate_tunnels_open", "Such tunnels open now.", self.bare(|all| &all.tunnels_open))?;
-        page.counter("callgate_tunnels_ended", "Such tunnels that ended.", self.one(|all| &all.tunnel_ends))?;
+        );
+        page.gauge("callgate_tunnels_open", "Such tunnels open now.", self.bare(|all| &all.tunnels_open));
+        page.counter("callgate_tunnels_ended", "Such tunnels that ended.", self.one(|all| &all.tunnel_ends));
         let [processes, tunnels] = self.old_processes.each_ref().map(|shown| bare(shown.load(Ordering::Relaxed)));
-        page.gauge("callgate_old_processes", "Processes that keep tunnels after an upgrade.", processes)?;
-        page.gauge("callgate_old_process_tunnels", "Tunnels of these processes.", tunnels)
+        page.gauge("callgate_old_processes", "Processes that keep tunnels after an upgrade.", processes);
+        page.gauge("callgate_old_process_tunnels", "Tunnels of these processes.", tunnels);
     }
 
-    fn write_upstreams(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
-        page.counter("callgate_upstream_connects", "Connections to upstreams.", self.two(|all| &all.connects))?;
+    fn write_upstreams(&self, page: &mut Exposition) {
+        page.counter("callgate_upstream_connects", "Connections to upstreams.", self.two(|all| &all.connects));
         page.counter(
             "callgate_passthrough_connects",
             "Connections to targets of [[passthrough]].",
             self.one(|all| &all.passthrough_connects),
-        )?;
-        page.counter("callgate_upstream_requests", "Requests sent to upstreams.", self.two(|all| &all.requests))?;
-        page.counter("callgate_upstream_retries", "Requests sent a second time.", self.one(|all| &all.retries))?;
-        page.counter("callgate_upstream_errors", "Requests without an answer.", self.two(|all| &all.faults))?;
+        );
+        page.counter("callgate_upstream_requests", "Requests sent to upstreams.", self.two(|all| &all.requests));
+        page.counter("callgate_upstream_retries", "Requests sent a second time.", self.one(|all| &all.retries));
+        page.counter("callgate_upstream_errors", "Requests without an answer.", self.two(|all| &all.faults));
         let urls = self.urls().into_iter().map(|CountedUrl { upstream, node, position, exchanges }| {
             let node = node.map(|node| ("pbx", node));
             let labels = [label(upstream)].into_iter().chain(node).chain([("url", position.to_string())]);
             (labels.collect(), exchanges.count() as u64)
         });
-        page.gauge("callgate_upstream_exchanges", "Exchanges under way at each of several urls.", urls.collect())
+        page.gauge("callgate_upstream_exchanges", "Exchanges under way at each of several urls.", urls.collect());
     }
 
-    fn write_logins(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
-        page.counter("callgate_limited", "Requests beyond a limit.", self.one(|all| &all.limited))?;
-        self.write_shadowed(page)?;
-        page.counter("callgate_auth_verdicts", "Verdicts of auth methods.", self.two(|all| &all.verdicts))?;
-        page.counter("callgate_logins", "Logins, as in the audit log.", self.two(|all| &all.logins))?;
-        page.counter("callgate_logouts", "Logouts by people and providers.", self.two(|all| &all.logouts))?;
-        page.counter("callgate_pbx_mints", "Attempts to mint a session at the PBX.", self.one(|all| &all.mints))?;
+    fn write_logins(&self, page: &mut Exposition) {
+        page.counter("callgate_limited", "Requests beyond a limit.", self.one(|all| &all.limited));
+        self.write_shadowed(page);
+        page.counter("callgate_auth_verdicts", "Verdicts of auth methods.", self.two(|all| &all.verdicts));
+        page.counter("callgate_logins", "Logins, as in the audit log.", self.two(|all| &all.logins));
+        page.counter("callgate_logouts", "Logouts by people and providers.", self.two(|all| &all.logouts));
+        page.counter("callgate_pbx_mints", "Attempts to mint a session at the PBX.", self.one(|all| &all.mints));
         page.histogram(
             "callgate_pbx_mint_time",
             "From a request for a session of the PBX to its answer.",
             bare(self.histogram(|block| &block.mint_times)),
-        )?;
-        self.write_sessions(page)?;
-        page.counter("callgate_auto_steps", "Steps of automatic logins.", self.one(|all| &all.auto_steps))?;
-        page.counter("callgate_session_checks", "Sessions asked about.", self.one(|all| &all.session_checks))?;
-        page.counter("callgate_kept_out", "Attempts that the shield blocked.", self.one(|all| &all.kept_out))?;
-        page.counter("callgate_ott_keys", "Voximplant one-time keys.", self.one(|all| &all.keys))?;
-        page.counter("callgate_ott_races", "Keys of one user from two clients.", self.bare(|all| &all.races))?;
-        page.counter("callgate_breaker_openings", "Times the breaker opened.", self.bare(|all| &all.breaker_openings))?;
-        self.write_users(page)
+        );
+        self.write_sessions(page);
+        page.counter("callgate_auto_steps", "Steps of automatic logins.", self.one(|all| &all.auto_steps));
+        page.counter("callgate_session_checks", "Sessions asked about.", self.one(|all| &all.session_checks));
+        page.counter("callgate_kept_out", "Attempts that the shield blocked.", self.one(|all| &all.kept_out));
+        page.counter("callgate_ott_keys", "Voximplant one-time keys.", self.one(|all| &all.keys));
+        page.counter("callgate_ott_races", "Keys of one user from two clients.", self.bare(|all| &all.races));
+        page.counter("callgate_breaker_openings", "Times the breaker opened.", self.bare(|all| &all.breaker_openings));
+        self.write_users(page);
     }
 
     /// Writes what limits in shadow would have refused. Only limits of `[limits]` can be in shadow.
-    fn write_shadowed(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
+    fn write_shadowed(&self, page: &mut Exposition) {
         let limits = LimitName::ALL.iter().filter(|limit| LIMITS.contains(&limit.text()));
         let rows = limits.map(|&limit| (vec![label(limit)], self.sum(|block| block.would_limit.at(limit))));
-        page.counter("callgate_limits_shadowed", "Requests that a limit in shadow would have refused.", rows.collect())
+        page.counter("callgate_limits_shadowed", "Requests that a limit in shadow would have refused.", rows.collect());
     }
 
     /// Writes the changes of users at Voximplant.
-    fn write_users(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
+    fn write_users(&self, page: &mut Exposition) {
         let users = self.users();
         let pairs = UserChangeKind::ALL
             .iter()
             .flat_map(|&change| UserChangeResult::ALL.iter().map(move |&result| (change, result)));
         let changes =
             pairs.map(|(change, result)| (vec![label(change), label(result)], users.count(change, result))).collect();
-        page.counter("callgate_voximplant_changes", "Changes of users at Voximplant.", changes)?;
-        page.gauge("callgate_voximplant_pending", "Phones still to be stopped or started.", bare(users.pending()))
+        page.counter("callgate_voximplant_changes", "Changes of users at Voximplant.", changes);
+        page.gauge("callgate_voximplant_pending", "Phones still to be stopped or started.", bare(users.pending()));
     }
 
-    fn write_state(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
+    fn write_state(&self, page: &mut Exposition) {
         let found = self.health.check().into_iter();
         let ready =
             found.map(|found| (vec![("part", found.part.to_string())], u64::from(found.problem.is_none()))).collect();
-        page.gauge("callgate_ready", "Whether a part is ready, as /readyz says.", ready)?;
-        self.write_keys(page)?;
+        page.gauge("callgate_ready", "Whether a part is ready, as /readyz says.", ready);
+        self.write_keys(page);
         let loaded = self.loaded();
         let certificates = loaded.config.certificates.iter().enumerate().map(|(index, certificate)| {
             let labels = vec![("certificate", index.to_string()), ("name", certificate.name().to_owned())];
@@ -155,60 +163,59 @@ impl Metrics {
             Some((labels, one.not_after?.as_second()))
         });
         let ends = certificates.chain(of_issued).collect();
-        page.seconds("callgate_certificate_expiry_timestamp", "When a certificate expires.", ends)?;
+        page.seconds("callgate_certificate_expiry_timestamp", "When a certificate expires.", ends);
         let orders = FetchResult::ALL.iter().map(|&result| (vec![label(result)], issued.orders(result))).collect();
-        page.counter("callgate_acme_orders", "Orders of certificates at the ACME server.", orders)?;
+        page.counter("callgate_acme_orders", "Orders of certificates at the ACME server.", orders);
         let demands = DemandResult::ALL.iter().map(|&result| (vec![label(result)], issued.demands(result))).collect();
-        page.counter("callgate_acme_demands", "Handshakes for names that had no certificate yet.", demands)?;
+        page.counter("callgate_acme_demands", "Handshakes for names that had no certificate yet.", demands);
         let failing = names.iter().filter(|one| one.is_failing).count() as u64;
-        page.gauge("callgate_acme_failing", "Names whose last order failed.", bare(failing))?;
+        page.gauge("callgate_acme_failing", "Names whose last order failed.", bare(failing));
         let unreadable = bare(loaded.config.certificate_problems.len() as u64);
-        page.gauge("callgate_certificate_problems", "Files of certificates that cannot be used.", unreadable)?;
+        page.gauge("callgate_certificate_problems", "Files of certificates that cannot be used.", unreadable);
         let lost = loaded.logs.lost().into_iter().map(|(log, lines)| (vec![("log", log.to_owned())], lines));
         let (sent, unsent) = loaded.logs.tracer().map_or((0, 0), |tracer| tracer.counts());
         let spans =
             [(SpanResult::Sent, sent), (SpanResult::Lost, unsent)].map(|(result, count)| (vec![label(result)], count));
-        page.counter("callgate_spans", "Spans for a collector of OpenTelemetry.", spans.into())?;
-        page.counter("callgate_log_lines_lost", "Log lines that were not written.", lost.collect())?;
-        page.counter("callgate_config_reloads", "Times the configuration was read again.", self.reloads())?;
+        page.counter("callgate_spans", "Spans for a collector of OpenTelemetry.", spans.into());
+        page.counter("callgate_log_lines_lost", "Log lines that were not written.", lost.collect());
+        page.counter("callgate_config_reloads", "Times the configuration was read again.", self.reloads());
         let at = bare(loaded.at.as_second());
-        page.seconds("callgate_config_loaded_timestamp", "When the configuration in use was read.", at)?;
-        let mut build = page.0.encode_descriptor("callgate_build", "The version that runs.", None, MetricType::Info)?;
-        let member = loaded.config.member.as_ref().map(|member| ("member", member.as_str()));
-        let labels: Vec<_> = [("version", env!("CARGO_PKG_VERSION"))].into_iter().chain(member).collect();
-        build.encode_info(&labels)
+        page.seconds("callgate_config_loaded_timestamp", "When the configuration in use was read.", at);
+        let member = loaded.config.member.as_ref().map(|member| ("member", member.as_str().to_owned()));
+        let version = ("version", env!("CARGO_PKG_VERSION").to_owned());
+        page.info("callgate_build", "The version that runs.", [version].into_iter().chain(member).collect());
     }
 
     /// Writes the sessions that were opened at the PBX, and how they ended.
-    fn write_sessions(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
+    fn write_sessions(&self, page: &mut Exposition) {
         let counts = self.sessions();
-        page.counter("callgate_sessions", "Sessions opened at the PBX.", bare(counts.all_opened()))?;
+        page.counter("callgate_sessions", "Sessions opened at the PBX.", bare(counts.all_opened()));
         let ends = EndReason::ALL.iter().map(|&reason| (vec![label(reason)], counts.all_ended(reason)));
-        page.counter("callgate_sessions_ended", "Sessions ended before their time.", ends.collect())?;
+        page.counter("callgate_sessions_ended", "Sessions ended before their time.", ends.collect());
         let deletes = DeleteOutcome::ALL.iter().map(|&outcome| (vec![label(outcome)], counts.all_deleted(outcome)));
-        page.counter("callgate_session_deletes", "Sessions that the PBX was told to end.", deletes.collect())
+        page.counter("callgate_session_deletes", "Sessions that the PBX was told to end.", deletes.collect());
     }
 
     /// Writes the freshness of the keys of identity providers.
-    fn write_keys(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
+    fn write_keys(&self, page: &mut Exposition) {
         let keys = self.keys();
         let fetches = keys.iter().flat_map(|(method, freshness)| {
             let row = |result| (vec![("method", method.clone()), label(result)], freshness.fetches(result));
             [row(FetchResult::Ok), row(FetchResult::Failed)]
         });
-        page.counter("callgate_jwks_fetches", "Times keys were fetched.", fetches.collect())?;
+        page.counter("callgate_jwks_fetches", "Times keys were fetched.", fetches.collect());
         let loaded = keys.iter().map(|(method, freshness)| (vec![("method", method.clone())], freshness.loaded()));
-        page.seconds("callgate_jwks_loaded_timestamp", "When the keys in use were fetched.", loaded.collect())
+        page.seconds("callgate_jwks_loaded_timestamp", "When the keys in use were fetched.", loaded.collect());
     }
 
     /// Writes the metrics that every program has under the same names.
-    fn write_process(&self, page: &mut Exposition<'_>) -> Result<(), Error> {
+    fn write_process(&self, page: &mut Exposition) {
         let process = ProcessUsage::read();
         let row = |value: Option<u64>| value.map_or_else(Vec::new, bare);
-        page.seconds("process_start_time", "When the process started.", bare(self.started.as_second()))?;
-        page.gauge("process_open_fds", "Open file descriptors.", row(process.open_files))?;
-        page.gauge("process_max_fds", "The most file descriptors.", row(process.most_files))?;
-        page.gauges("process_resident_memory", "Memory in use.", Some(&Unit::Bytes), row(process.resident_bytes))
+        page.seconds("process_start_time", "When the process started.", bare(self.started.as_second()));
+        page.gauge("process_open_fds", "Open file descriptors.", row(process.open_files));
+        page.gauge("process_max_fds", "The most file descriptors.", row(process.most_files));
+        page.gauges("process_resident_memory", "Memory in use.", Some(MetricUnit::Bytes), row(process.resident_bytes));
     }
 
     // === Rows: the sums over all workers ===
@@ -241,12 +248,6 @@ impl Metrics {
     }
 }
 
-/// The sums of a histogram over all workers.
-struct HistogramSums {
-    buckets: Vec<u64>,
-    microseconds: u64,
-}
-
 fn bare<T>(value: T) -> Vec<Series<T>> {
     vec![(Vec::new(), value)]
 }
@@ -255,60 +256,41 @@ pub(super) fn label<A: Label>(value: A) -> (&'static str, String) {
     (A::KEY, value.text().to_owned())
 }
 
-/// The text being written.
-struct Exposition<'a>(DescriptorEncoder<'a>);
+/// The metrics that were written so far.
+#[derive(Default)]
+struct Exposition(Vec<MetricFamily>);
 
-impl Exposition<'_> {
-    fn counter(&mut self, name: &str, help: &str, rows: Vec<Series<u64>>) -> Result<(), Error> {
-        self.counters(name, help, None, rows)
+impl Exposition {
+    fn counter(&mut self, name: &'static str, help: &'static str, rows: Vec<Series<u64>>) {
+        self.add(name, help, None, MetricPoints::Counter(rows));
     }
 
-    fn bytes(&mut self, name: &str, help: &str, rows: Vec<Series<u64>>) -> Result<(), Error> {
-        self.counters(name, help, Some(&Unit::Bytes), rows)
+    fn bytes(&mut self, name: &'static str, help: &'static str, rows: Vec<Series<u64>>) {
+        self.add(name, help, Some(MetricUnit::Bytes), MetricPoints::Counter(rows));
     }
 
-    fn gauge(&mut self, name: &str, help: &str, rows: Vec<Series<u64>>) -> Result<(), Error> {
-        self.gauges(name, help, None, rows)
+    fn gauge(&mut self, name: &'static str, help: &'static str, rows: Vec<Series<u64>>) {
+        self.gauges(name, help, None, rows);
     }
 
-    fn seconds(&mut self, name: &str, help: &str, rows: Vec<Series<i64>>) -> Result<(), Error> {
-        self.gauges(name, help, Some(&Unit::Seconds), rows)
+    fn gauges(&mut self, name: &'static str, help: &'static str, unit: Option<MetricUnit>, rows: Vec<Series<u64>>) {
+        let signed = |(labels, value)| (labels, i64::try_from(value).unwrap_or(i64::MAX));
+        self.add(name, help, unit, MetricPoints::Gauge(rows.into_iter().map(signed).collect()));
     }
 
-    fn counters(&mut self, name: &str, help: &str, unit: Option<&Unit>, rows: Vec<Series<u64>>) -> Result<(), Error> {
-        let encoder = self.0.encode_descriptor(name, help, unit, MetricType::Counter)?;
-        write(encoder, &rows, |encoder, value| encoder.encode_counter::<NoLabelSet, _, u64>(value, None))
+    fn seconds(&mut self, name: &'static str, help: &'static str, rows: Vec<Series<i64>>) {
+        self.add(name, help, Some(MetricUnit::Seconds), MetricPoints::Gauge(rows));
     }
 
-    fn gauges<T>(&mut self, name: &str, help: &str, unit: Option<&Unit>, rows: Vec<Series<T>>) -> Result<(), Error>
-    where
-        T: EncodeGaugeValue,
-    {
-        let encoder = self.0.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-        write(encoder, &rows, |encoder, value| encoder.encode_gauge(value))
+    fn histogram(&mut self, name: &'static str, help: &'static str, rows: Vec<Series<HistogramSums>>) {
+        self.add(name, help, Some(MetricUnit::Seconds), MetricPoints::Histogram(rows));
     }
 
-    fn histogram(&mut self, name: &str, help: &str, rows: Vec<Series<HistogramSums>>) -> Result<(), Error> {
-        let encoder = self.0.encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?;
-        write(encoder, &rows, |encoder, sums| {
-            let bounds = BUCKETS.iter().map(|microseconds| *microseconds as f64 / 1e6).chain([f64::INFINITY]);
-            let buckets: Vec<_> = bounds.zip(sums.buckets.iter().copied()).collect();
-            let (sum, count) = (sums.microseconds as f64 / 1e6, sums.buckets.iter().sum());
-            encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
-        })
+    fn info(&mut self, name: &'static str, help: &'static str, labels: Labels) {
+        self.add(name, help, None, MetricPoints::Info(labels));
     }
-}
 
-fn write<T>(
-    mut encoder: MetricEncoder<'_>,
-    rows: &[Series<T>],
-    encode: impl Fn(&mut MetricEncoder<'_>, &T) -> Result<(), Error>,
-) -> Result<(), Error> {
-    for (labels, value) in rows {
-        match labels.is_empty() {
-            true => encode(&mut encoder, value)?,
-            false => encode(&mut encoder.encode_family(labels)?, value)?,
-        }
+    fn add(&mut self, name: &'static str, help: &'static str, unit: Option<MetricUnit>, points: MetricPoints) {
+        self.0.push(MetricFamily { name, help, unit, points });
     }
-    Ok(())
 }
