@@ -393,7 +393,7 @@ impl Drop for Exchange {
         if self.line.is_none() && self.span.is_none() {
             return;
         }
-        let took = self.started.elapsed();
+        let (took, trace) = (self.started.elapsed(), self.trace());
         if let Some(span) = self.span.take() {
             span.end(self.id, &self.answer, took);
         }
@@ -401,7 +401,7 @@ impl Drop for Exchange {
         line.facts.duration = took;
         line.facts.status = self.answer.stage.status().map_or(0, |status| status.as_u16());
         (line.facts.received, line.facts.sent) = (self.bytes.received, self.bytes.sent);
-        line.facts.ended = ended;
+        (line.facts.ended, line.facts.trace) = (ended, trace.map(|trace| trace.context));
         line.logs.write_access(&line.facts);
     }
 }
@@ -445,6 +445,7 @@ impl AccessLine {
             caller: AccessCaller::default(),
             shadow: LimitSet::default(),
             fields: logs.client_fields(request.headers()),
+            trace: None,
         };
         Box::new(Self { facts, logs: Rc::clone(logs) })
     }

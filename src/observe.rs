@@ -2,16 +2,20 @@
 //! login, events on standard error, counts, and the parts that are not ready.
 
 pub mod access;
+pub mod attribute;
 pub mod audit;
 mod chained_file;
 pub mod client_fields;
 mod combined;
+pub mod export_queue;
+mod exports;
 pub mod hash_chain;
 pub mod health;
 pub mod heartbeat;
 pub mod history;
 pub mod line;
 mod log_destination;
+pub mod log_record;
 pub mod metrics;
 pub(crate) mod notice;
 pub mod passed_connection;
@@ -35,7 +39,11 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use self::client_fields::ClientFields;
+use self::export_queue::ExportQueue;
+pub use self::exports::ExportTotals;
+use self::exports::Exports;
 use self::line::LineStyle;
+use self::log_record::LogRecord;
 pub use self::request_id::RequestId;
 use self::sink::{ClosingLog, FlushRequest, Sink};
 use self::spans::Tracer;
@@ -55,7 +63,7 @@ pub struct Logs {
     /// Whether access lines have the combined format, and not this style.
     is_combined: bool,
     when_stuck: WhenStuck,
-    tracer: Option<Arc<Tracer>>,
+    exports: Exports,
 }
 
 /// A login was refused because its audit line cannot be written.
@@ -114,8 +122,8 @@ impl Logs {
         let syslog = config.audit.syslog.clone().map(|to| Sink::syslog(to, &style)).transpose()?;
         let is_combined = config.log.access_format == AccessFormat::Combined;
         let style = access_style(config);
-        let tracer = tracer(config);
-        Ok(Self { access, audit, audit_style, syslog, style, is_combined, when_stuck: config.audit.when_stuck, tracer })
+        let (when_stuck, exports) = (config.audit.when_stuck, Exports::new(config, Arc::default()));
+        Ok(Self { access, audit, audit_style, syslog, style, is_combined, when_stuck, exports })
     }
 
     /// Returns a clone for one worker, with buffers of its own.
@@ -135,9 +143,7 @@ impl Logs {
     pub fn successor(&self, before: &Config, config: &Config) -> io::Result<Self> {
         let is_same = LogSettings::of(before) == LogSettings::of(config);
         let logs = if is_same { self.clone() } else { Self::open(config)? };
-        let has_same_collector = before.telemetry == config.telemetry && before.member == config.member;
-        let tracer = if has_same_collector { self.tracer.clone() } else { tracer(config) };
-        Ok(Self { tracer, ..logs })
+        Ok(Self { exports: self.exports.successor(before, config), ..logs })
     }
 
     /// Opens the log files again after a rotation. Does not wait.
@@ -154,19 +160,43 @@ impl Logs {
         let when_stuck = WhenStuck::default();
         let style = LineStyle::from(format);
         let audit_style = style.clone();
-        Ok(Self { access: None, audit, audit_style, syslog: None, style, is_combined: false, when_stuck, tracer: None })
+        let exports = Exports::default();
+        Ok(Self { access: None, audit, audit_style, syslog: None, style, is_combined: false, when_stuck, exports })
     }
 
     /// Returns what records spans, if a collector is configured.
     #[must_use]
     pub const fn tracer(&self) -> Option<&Arc<Tracer>> {
-        self.tracer.as_ref()
+        self.exports.tracer.as_ref()
     }
 
-    /// Returns whether access lines are written.
+    /// Returns the log records that wait for a collector, if it gets any.
+    #[must_use]
+    pub const fn records(&self) -> Option<&Arc<ExportQueue<LogRecord>>> {
+        self.exports.records.as_ref()
+    }
+
+    /// Returns what became of telemetry for a collector.
+    #[must_use]
+    pub fn export_totals(&self) -> &ExportTotals {
+        &self.exports.totals
+    }
+
+    /// From now on nothing gathers for the collector: the process ends.
+    pub fn hurry_exports(&self) {
+        self.exports.hurry();
+    }
+
+    /// Returns whether it is known of all telemetry so far whether the collector has it.
+    #[must_use]
+    pub fn are_exports_settled(&self) -> bool {
+        self.exports.are_settled()
+    }
+
+    /// Returns whether access lines are written, or exported.
     #[must_use]
     pub const fn access(&self) -> bool {
-        self.access.is_some()
+        self.access.is_some() || self.exports.records.is_some()
     }
 
     /// Returns the fields of a request that access lines show.
@@ -175,8 +205,11 @@ impl Logs {
         if self.is_combined { ClientFields::of(headers) } else { ClientFields::default() }
     }
 
-    /// Writes an access line. Never waits; counts the line as lost if the queue is full.
+    /// Writes an access line, and exports it. Never waits; counts the line as lost if the queue is full.
     pub fn write_access(&self, exchange: &access::AccessRecord) {
+        if let Some(records) = &self.exports.records {
+            records.add(exchange.record(Timestamp::now()));
+        }
         if let Some(sink) = &self.access {
             sink.line_with(|bytes| match self.is_combined {
                 true => combined::write(bytes, exchange, Timestamp::now()),
@@ -187,6 +220,9 @@ impl Logs {
 
     /// Writes the line of a connection that was passed on, as [`Logs::write_access`] does.
     pub fn write_passed_connection(&self, connection: &passed_connection::PassthroughRecord) {
+        if let Some(records) = &self.exports.records {
+            records.add(connection.record(Timestamp::now()));
+        }
         if let Some(sink) = &self.access {
             sink.line_with(|bytes| match self.is_combined {
                 true => combined::write_passed(bytes, connection, Timestamp::now()),
@@ -320,10 +356,6 @@ impl<'c> LogSettings<'c> {
         let access = (&config.log.access, config.log.access_format);
         Self { access, style: style(config), audit: &config.audit }
     }
-}
-
-fn tracer(config: &Config) -> Option<Arc<Tracer>> {
-    config.telemetry.as_ref().map(|telemetry| Arc::new(Tracer::new(telemetry.sample)))
 }
 
 /// Returns the style of access lines, and of those among them.

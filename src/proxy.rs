@@ -21,6 +21,7 @@ mod shared;
 
 use std::cell::OnceCell;
 use std::mem;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -59,6 +60,7 @@ use crate::model::path::{
 };
 use crate::observe::Logs;
 use crate::observe::metrics::{ExchangeRoute, Tally};
+use crate::observe::trace;
 use crate::tls::current::CurrentPolicies;
 use crate::tls::server::{HostCoverage, TlsPolicies};
 use crate::upstream::RequestBody;
@@ -138,12 +140,18 @@ impl Proxy {
         let audience = Audience::of(LoginRequest::of(&request), exchange.id);
         let version = request.version();
         let mut request = request.map(|body| RequestBody::of(body, version, &connection.ledger));
-        let response = match self.answer(&mut request, origin, connection, &mut exchange).await {
-            Ok(response) => response,
-            Err(error) => {
-                let error = error.or_violation(connection.side_channel.violation.get());
-                self.answer_error(&error, &audience, &mut exchange)
-            }
+        let span = exchange.trace().map(|trace| trace.context);
+        let response = {
+            let answered = pin!(async {
+                match self.answer(&mut request, origin, connection, &mut exchange).await {
+                    Ok(response) => response,
+                    Err(error) => {
+                        let error = error.or_violation(connection.side_channel.violation.get());
+                        self.answer_error(&error, &audience, &mut exchange)
+                    }
+                }
+            });
+            trace::in_span(span, answered).await
         };
         exchange.finish(response)
     }

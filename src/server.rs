@@ -77,6 +77,7 @@ use crate::observe::Logs;
 use crate::observe::heartbeat::Heartbeats;
 use crate::observe::metrics::Metrics;
 use crate::observe::sink::{ClosingLog, FlushRequest};
+use crate::observe::trace;
 use crate::state::{OpenError, Store};
 use crate::upstream;
 
@@ -190,6 +191,7 @@ impl Server {
     /// # Errors
     /// As [`Server::start`], and when an inherited socket is left over.
     pub fn start_with(mut config: Config, logs: Logs, inherited: &mut InheritedSockets) -> Result<Self, StartError> {
+        trace::export(logs.records());
         let count = config.workers.map_or_else(cores, NonZeroUsize::get);
         let fd_limit = FdLimit::raise(&config, count);
         fd_limit.fit(&mut config);
@@ -243,7 +245,7 @@ impl Server {
         let admin = sockets.admin.map(|listener| AdminListener::start(listener, fd_limit.admin(), admin)).transpose();
         let admin = Mutex::new(admin.map_err(StartError::Thread)?);
         let control = ControlThread::start().map_err(StartError::Thread)?;
-        control.replace_chores(chores(&first, &predecessors, &sampler));
+        control.replace_chores(chores(&first, &predecessors, &sampler, &metrics));
         Ok(Self {
             addresses: BoundAddresses {
                 tls_tcp: sockets.addresses.iter().filter_map(Listen::tcp).collect(),
@@ -283,7 +285,8 @@ impl Server {
         self.former_logs.extend(self.snapshot().logs().closing());
         self.budget.set_limit(next.config.server.buffer_budget);
         self.snapshots.send_replace(Arc::clone(&next));
-        self.control.replace_chores(chores(&next, &self.predecessors, &self.sampler));
+        self.control.replace_chores(chores(&next, &self.predecessors, &self.sampler, &self.metrics));
+        trace::export(next.logs().records());
         self.metrics.reloaded(&next.config, next.logs());
         self.watch_parts();
         let all_serve_it = async {
@@ -442,6 +445,7 @@ impl Server {
     pub async fn join(mut self) -> usize {
         let due = Instant::now() + self.snapshot().config.server.drain + MAX_SHUTDOWN;
         let (duties, mut successor) = (self.duties(), self.successor.take());
+        let is_handed_over = successor.is_some();
         let ended =
             async { tokio::join!(end_workers(std::mem::take(&mut self.workers), due), self.predecessors.end(due)).0 };
         let aborted = tokio::select! {
@@ -456,8 +460,13 @@ impl Server {
         if timeout(LAST_ENDS, self.last_ends()).await.is_err() {
             tracing::warn!("the PBX does not know of all sessions that are over");
         }
-        if timeout(LAST_LINES, self.last_lines()).await.is_err() {
+        let last_exports = timeout(LAST_LINES, Box::pin(self.last_exports(is_handed_over)));
+        let (lines, exports) = tokio::join!(timeout(LAST_LINES, self.last_lines()), last_exports);
+        if lines.is_err() {
             tracing::warn!("a log is stuck, and its last lines are lost");
+        }
+        if exports.is_err() {
+            tracing::warn!("the collector does not answer, and the last telemetry is lost");
         }
         end_apart(self).await;
         aborted
@@ -468,6 +477,23 @@ impl Server {
         while self.snapshot().sessions().pending().has_queued() {
             sleep(LAST_LINES_POLL).await;
         }
+    }
+
+    /// Waits until the collector has the last telemetry, if one is configured. After a hand-over the metrics are the new process's.
+    async fn last_exports(&self, is_handed_over: bool) {
+        let snapshot = self.snapshot();
+        snapshot.logs().hurry_exports();
+        let settled = async {
+            while !snapshot.logs().are_exports_settled() {
+                sleep(LAST_LINES_POLL).await;
+            }
+        };
+        let metrics = async {
+            if !is_handed_over {
+                snapshot.post_last_metrics(&self.metrics).await;
+            }
+        };
+        tokio::join!(settled, metrics);
     }
 
     /// Waits until the lines of the workers are written, also those in the logs of former configurations.
@@ -483,10 +509,16 @@ impl Server {
 }
 
 /// Returns the background work of a configuration, and of the process.
-fn chores(snapshot: &Snapshot, predecessors: &Arc<Predecessors>, sampler: &Arc<Sampler>) -> Vec<Chore> {
+fn chores(
+    snapshot: &Snapshot,
+    predecessors: &Arc<Predecessors>,
+    sampler: &Arc<Sampler>,
+    metrics: &Arc<Metrics>,
+) -> Vec<Chore> {
     let ends = pass_ends_on(Arc::clone(snapshot.sessions()), Arc::clone(predecessors));
     let samples = Arc::clone(sampler).run(snapshot.limit_usage());
-    snapshot.chores(predecessors).into_iter().chain([ends.boxed(), samples.boxed()]).collect()
+    let of_process = [ends.boxed(), samples.boxed()].into_iter().chain(snapshot.metric_posts(metrics));
+    snapshot.chores(predecessors).into_iter().chain(of_process).collect()
 }
 
 /// Starts the workers one after the other.

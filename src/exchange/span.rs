@@ -13,8 +13,9 @@ use super::AnswerState;
 use crate::model::redact;
 use crate::observe::RequestId;
 use crate::observe::access;
+use crate::observe::attribute::AttributeValue;
 use crate::observe::metrics::TlsVersion;
-use crate::observe::spans::{RequestTrace, SpanKind, SpanRecord, SpanValue, Tracer};
+use crate::observe::spans::{RequestTrace, SpanKind, SpanRecord, Tracer};
 
 /// The most characters of a path.
 const LONGEST: usize = 1024;
@@ -76,17 +77,17 @@ impl ExchangeSpan {
         let is_error = status.is_some_and(|status| status.is_server_error());
         let is_known = KNOWN.contains(&method);
         let name = if is_known { method.as_str() } else { "_OTHER" };
-        let text = |text: &str| SpanValue::Text(text.to_owned());
+        let text = |text: &str| AttributeValue::from(text);
         let error = || reason.map_or_else(|| status.map(|status| text(status.as_str())), |reason| Some(text(reason)));
         let facts = [
             ("http.request.method", Some(text(name))),
             ("url.scheme", Some(text("https"))),
-            ("url.path", Some(SpanValue::Text(path))),
+            ("url.path", Some(AttributeValue::Text(path))),
             ("server.address", Some(text(&redact::text(&host)))),
             ("client.address", Some(text(&client.to_string()))),
             ("network.protocol.version", Some(text(access::version(version)))),
             ("tls.protocol.version", Some(text(tls.as_str()))),
-            ("http.response.status_code", status.map(|status| SpanValue::Number(status.as_u16().into()))),
+            ("http.response.status_code", status.map(|status| u64::from(status.as_u16()).into())),
             ("error.type", if is_error { error() } else { None }),
             ("callgate.route", Some(text(answer.route.as_str()))),
             ("callgate.request_id", Some(text(id.as_str()))),

@@ -8,9 +8,11 @@ use jiff::Timestamp;
 
 use super::client_fields::ClientFields;
 use super::line::{self, FieldValue, LineStyle};
+use super::log_record::LogRecord;
 use super::request_id::RequestId;
 use crate::model::limit_set::LimitSet;
 use crate::model::redact;
+use crate::model::trace_context::TraceContext;
 use crate::observe::metrics::TlsVersion;
 
 /// One exchange, as the access log shows it.
@@ -52,7 +54,12 @@ pub struct AccessRecord {
     pub shadow: LimitSet,
     /// The fields of the request that only the combined format shows.
     pub fields: ClientFields,
+    /// Its span, which only a record for a collector names.
+    pub trace: Option<TraceContext>,
 }
+
+/// What the kind of an access line is.
+const KIND: &str = "access";
 
 /// Whom an exchange acts for, as far as callgate knows.
 #[derive(Debug, Clone, Default)]
@@ -87,6 +94,18 @@ pub enum ExchangeEnd {
 impl AccessRecord {
     /// Appends the access line, without its newline.
     pub(super) fn write(&self, line: &mut Vec<u8>, style: &LineStyle, now: Timestamp) {
+        line::write(line, style, now, KIND, self.line_fields().iter().flatten());
+    }
+
+    /// Returns the same as a record for a collector.
+    pub(super) fn record(&self, now: Timestamp) -> LogRecord {
+        let (method, target) = (redact::text(self.method.as_str()), redact::target(&self.target));
+        let body = format!("{method} {target} {}", self.status);
+        LogRecord::of_line(now, (KIND, body), self.line_fields().into_iter().flatten(), self.trace)
+    }
+
+    /// Returns the fields of the line, without secrets.
+    fn line_fields(&self) -> [Option<(&'static str, FieldValue<'_>)>; 19] {
         let AccessCaller { subject, account, pbx } = &self.caller;
         let shadow = || FieldValue::word(self.shadow.names().collect::<Vec<_>>().join(","));
         let fields = [
@@ -110,8 +129,7 @@ impl AccessRecord {
             ("account", name(account.as_deref())),
             ("shadow", (!self.shadow.is_empty()).then(shadow)),
         ];
-        let known = fields.map(|(key, value)| value.map(|value| (key, value)));
-        line::write(line, style, now, "access", known.iter().flatten());
+        fields.map(|(key, value)| value.map(|value| (key, value)))
     }
 }
 
@@ -173,6 +191,7 @@ impl AccessRecord {
             caller: AccessCaller::default(),
             shadow: LimitSet::default(),
             fields: ClientFields::default(),
+            trace: None,
         }
     }
 }

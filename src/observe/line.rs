@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
+use super::attribute::AttributeValue;
 use crate::config::LogFormat;
 use crate::model::member_name::MemberName;
 
@@ -72,6 +73,18 @@ impl<'a> FieldValue<'a> {
     /// Makes a text in quotes.
     pub(super) fn quoted(text: impl Into<Cow<'a, str>>) -> Self {
         Self::Quoted(shortened(text.into()))
+    }
+}
+
+impl From<FieldValue<'_>> for AttributeValue {
+    fn from(value: FieldValue<'_>) -> Self {
+        match value {
+            FieldValue::Word(text) | FieldValue::Quoted(text) => Self::Text(text.into_owned()),
+            FieldValue::Words(words) => Self::Text(words.join(",")),
+            FieldValue::Address(address) => Self::Text(address.to_string()),
+            FieldValue::Count(count) => count.into(),
+            FieldValue::Millis(tenths) => Self::Fraction(tenths as f64 / 10.0),
+        }
     }
 }
 

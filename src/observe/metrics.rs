@@ -33,8 +33,8 @@ pub use self::issued_report::{IssuedName, IssuedReport};
 use self::labels::Label;
 pub use self::labels::{
     AutoStep, BlockedAttempt, CheckedState, ClientProtocol, ConnectResult, ConnectionUse, CountedMethod,
-    CountedVerdict, DeleteOutcome, DemandResult, Direction, ExchangeRoute, FetchResult, HandshakeResult, KeyOutcome,
-    LimitName, MintOutcome, ReloadResult, SpanResult, StatusClass, TlsVersion, TunnelEnd, UpstreamFault,
+    CountedVerdict, DeleteOutcome, DemandResult, Direction, ExchangeRoute, ExportResult, FetchResult, HandshakeResult,
+    KeyOutcome, LimitName, MintOutcome, ReloadResult, StatusClass, TlsVersion, TunnelEnd, UpstreamFault,
     UserChangeKind, UserChangeResult,
 };
 use self::process::ProcessUsage;
@@ -44,6 +44,7 @@ pub use self::url_exchanges::UrlExchanges;
 pub use self::user_changes::UserChanges;
 use super::Logs;
 use super::audit::LoginRecord;
+use super::export_queue::ExportCounts;
 use super::health::Readiness;
 use super::refusals::RecentRefusals;
 use crate::budget::Budget;
@@ -64,6 +65,8 @@ pub struct Metrics {
     pub started: Timestamp,
     /// The latest refused logins.
     pub refusals: Arc<RecentRefusals>,
+    /// The posts of these metrics to a collector of OpenTelemetry.
+    pub posts: ExportCounts,
     blocks: Mutex<Vec<Arc<WorkerCounts>>>,
     loaded: Mutex<Arc<ConfigInUse>>,
     reloads: [AtomicU64; ReloadResult::COUNT],
@@ -115,6 +118,7 @@ impl Metrics {
             health: Readiness::default(),
             started: Timestamp::now(),
             refusals: Arc::default(),
+            posts: ExportCounts::default(),
             blocks: Mutex::default(),
             loaded: Mutex::new(ConfigInUse::now(config, logs)),
             reloads: Default::default(),

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use super::access::{ExchangeEnd, tenths_of_millis};
 use super::line::{self, FieldValue, LineStyle};
+use super::log_record::LogRecord;
 use super::request_id::RequestId;
 
 /// One connection that was passed on, as the access log shows it.
@@ -33,10 +34,23 @@ pub struct PassthroughRecord {
     pub reason: Option<&'static str>,
 }
 
+/// What the kind of the line is.
+const KIND: &str = "passthrough";
+
 impl PassthroughRecord {
     /// Appends the line, without its newline.
     pub(super) fn write(&self, line: &mut Vec<u8>, style: &LineStyle, now: Timestamp) {
-        let fields = [
+        line::write(line, style, now, KIND, &self.fields()[..self.told()]);
+    }
+
+    /// Returns the same as a record for a collector.
+    pub(super) fn record(&self, now: Timestamp) -> LogRecord {
+        let body = format!("{KIND} {}", self.name);
+        LogRecord::of_line(now, (KIND, body), self.fields().into_iter().take(self.told()), None)
+    }
+
+    fn fields(&self) -> [(&'static str, FieldValue<'_>); 9] {
+        [
             ("id", FieldValue::word(self.id.as_str())),
             ("client", FieldValue::Address(self.client)),
             ("name", FieldValue::word(self.name.as_str())),
@@ -47,9 +61,12 @@ impl PassthroughRecord {
             ("ended", FieldValue::word(self.ended.as_str())),
             // Last, so that it can be left out.
             ("reason", FieldValue::word(self.reason.unwrap_or_default())),
-        ];
-        let told = fields.len() - usize::from(self.reason.is_none());
-        line::write(line, style, now, "passthrough", &fields[..told]);
+        ]
+    }
+
+    /// Returns how many of the fields the line has.
+    fn told(&self) -> usize {
+        self.fields().len() - usize::from(self.reason.is_none())
     }
 }
 

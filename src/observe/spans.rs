@@ -1,17 +1,15 @@
-//! Spans of OpenTelemetry: how long an exchange took, or the opening of a session, and in which trace. They wait here for the
-//! exporter, which may be slow or gone: a request never waits for it.
+//! Spans of OpenTelemetry: how long an exchange took, or the opening of a session, and in which trace. They wait in a queue for
+//! the exporter.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
 use jiff::Timestamp;
-use tokio::sync::Notify;
-use tokio::time::sleep;
 
+use super::attribute::{self, Attribute};
+use super::export_queue::{ExportCounts, ExportQueue, Exported};
 use crate::model::trace_context::{SpanId, TraceContext};
 use crate::random;
 
@@ -19,22 +17,13 @@ use crate::random;
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// What vendors add to it (§3.3). It is valid only beside a valid `traceparent`.
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// The most spans that wait.
-const MAX_WAITING: usize = 2048;
-/// The most spans of one batch.
-const BATCH: usize = 512;
-/// How long spans gather before they are taken.
-const GATHER: Duration = Duration::from_secs(1);
 
 /// Decides which traces are recorded, and holds the spans that wait for the exporter.
 #[derive(Debug)]
 pub struct Tracer {
     /// How many of a hundred traces that begin here are recorded.
     percent: u8,
-    waiting: Mutex<VecDeque<SpanRecord>>,
-    arrived: Notify,
-    sent: AtomicU64,
-    lost: AtomicU64,
+    queue: ExportQueue<SpanRecord>,
 }
 
 /// The place of a request in its trace.
@@ -62,7 +51,7 @@ pub struct SpanRecord {
     /// How long it took.
     pub duration: Duration,
     /// More facts, by the names of the semantic conventions. Never a query string, a field or a secret.
-    pub attributes: Vec<(&'static str, SpanValue)>,
+    pub attributes: Vec<Attribute>,
     /// Whether it failed through callgate or an upstream.
     pub is_error: bool,
 }
@@ -76,26 +65,17 @@ pub enum SpanKind {
     Client,
 }
 
-/// The value of an attribute.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SpanValue {
-    /// A text.
-    Text(String),
-    /// A number.
-    Number(u64),
+impl Exported for SpanRecord {
+    fn size(&self) -> usize {
+        size_of::<Self>() + self.name.len() + attribute::size(&self.attributes)
+    }
 }
 
 impl Tracer {
-    /// Makes a tracer that records `percent` of the traces that begin here.
+    /// Makes a tracer that records `percent` of the traces that begin here, and goes on counting spans here.
     #[must_use]
-    pub fn new(percent: u8) -> Self {
-        Self {
-            percent,
-            waiting: Mutex::default(),
-            arrived: Notify::new(),
-            sent: AtomicU64::default(),
-            lost: AtomicU64::default(),
-        }
+    pub fn new(percent: u8, counts: &Arc<ExportCounts>) -> Self {
+        Self { percent, queue: ExportQueue::new(counts) }
     }
 
     /// Continues the trace that a request names, or begins one. The side that began a trace has decided whether it is recorded.
@@ -120,51 +100,17 @@ impl Tracer {
         (u128::from(low) * 100) >> 64 < u128::from(self.percent)
     }
 
-    /// Adds a span, if its trace is recorded. Never waits; counts the span as lost if too many wait.
+    /// Adds a span, if its trace is recorded. Never waits.
     pub fn add(&self, span: SpanRecord) {
-        if !span.context.is_sampled {
-            return;
-        }
-        let mut waiting = self.waiting();
-        if waiting.len() >= MAX_WAITING {
-            drop(waiting);
-            return self.note_lost(1);
-        }
-        waiting.push_back(span);
-        drop(waiting);
-        self.arrived.notify_one();
-    }
-
-    /// Waits for spans and takes some, at least one.
-    pub async fn batch(&self) -> Vec<SpanRecord> {
-        loop {
-            let count = self.waiting().len();
-            if count == 0 {
-                self.arrived.notified().await;
-                sleep(GATHER).await;
-                continue;
-            }
-            return self.waiting().drain(..count.min(BATCH)).collect();
+        if span.context.is_sampled {
+            self.queue.add(span);
         }
     }
 
-    /// Counts spans that the collector has.
-    pub fn note_sent(&self, spans: usize) {
-        self.sent.fetch_add(spans as u64, Ordering::Relaxed);
-    }
-
-    /// Counts spans that no collector gets.
-    pub fn note_lost(&self, spans: usize) {
-        self.lost.fetch_add(spans as u64, Ordering::Relaxed);
-    }
-
-    /// Returns how many spans were sent, and how many were lost.
-    pub(super) fn counts(&self) -> (u64, u64) {
-        (self.sent.load(Ordering::Relaxed), self.lost.load(Ordering::Relaxed))
-    }
-
-    fn waiting(&self) -> MutexGuard<'_, VecDeque<SpanRecord>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the spans that wait for the exporter.
+    #[must_use]
+    pub const fn queue(&self) -> &ExportQueue<SpanRecord> {
+        &self.queue
     }
 }
 
@@ -201,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_valid_trace_is_continued_and_an_invalid_one_replaced() {
-        let tracer = Tracer::new(100);
+        let tracer = Tracer::new(100, &Arc::default());
         let mut valid = headers(&[("traceparent", FIELD), ("tracestate", "a=b")]);
         let trace = tracer.trace(&valid);
         assert_eq!(hex::encode(trace.parent.unwrap()), "b7ad6b7169203331");
@@ -229,37 +175,28 @@ mod tests {
     #[test]
     fn a_part_of_the_traces_is_recorded() {
         let count = |percent| {
-            let tracer = Tracer::new(percent);
+            let tracer = Tracer::new(percent, &Arc::default());
             (0..10_000).filter(|_| tracer.trace(&HeaderMap::new()).context.is_sampled).count()
         };
         assert_eq!((count(0), count(100)), (0, 10_000));
         assert!((500..1500).contains(&count(10)), "{}", count(10));
     }
 
-    fn span(tracer: &Tracer) -> SpanRecord {
-        SpanRecord {
-            context: tracer.trace(&HeaderMap::new()).context,
-            parent: None,
-            kind: SpanKind::Server,
-            name: "GET".to_owned(),
-            begun: Timestamp::UNIX_EPOCH,
-            duration: Duration::ZERO,
-            attributes: Vec::new(),
-            is_error: false,
+    #[test]
+    fn only_spans_of_recorded_traces_wait() {
+        for (percent, is_settled) in [(0, true), (100, false)] {
+            let tracer = Tracer::new(percent, &Arc::default());
+            tracer.add(SpanRecord {
+                context: tracer.trace(&HeaderMap::new()).context,
+                parent: None,
+                kind: SpanKind::Server,
+                name: "GET".to_owned(),
+                begun: Timestamp::UNIX_EPOCH,
+                duration: Duration::ZERO,
+                attributes: Vec::new(),
+                is_error: false,
+            });
+            assert_eq!(tracer.queue().is_settled(), is_settled);
         }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn spans_that_find_no_room_are_counted() {
-        let (silent, tracer) = (Tracer::new(0), Tracer::new(100));
-        silent.add(span(&silent));
-        assert_eq!(silent.waiting().len(), 0);
-        for _ in 0..MAX_WAITING + 3 {
-            tracer.add(span(&tracer));
-        }
-        assert_eq!(tracer.counts(), (0, 3));
-        assert_eq!(tracer.batch().await.len(), BATCH);
-        tracer.add(span(&tracer));
-        assert_eq!((tracer.counts().1, tracer.waiting().len()), (3, MAX_WAITING - BATCH + 1));
     }
 }

@@ -1,6 +1,7 @@
 //! Events on standard error, or in the journal of systemd if standard error leads there. They wait in a queue, as the lines of
 //! any log, so that a terminal or a pipe that is not read blocks nothing else.
 
+mod export;
 mod journal;
 
 use std::convert::Infallible;
@@ -21,6 +22,8 @@ use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt};
 
+use self::export::ExportLayer;
+pub use self::export::{export, in_span, unexported};
 use self::journal::JournalFormat;
 use super::sink::Sink;
 use crate::config::LogFormat;
@@ -198,11 +201,16 @@ fn events(settings: &EventSettings) -> EventLayer {
     let targets = targets(settings.levels.current());
     let lines = fmt::layer().with_writer(EventQueue).with_ansi(false);
     match (settings.format, settings.is_journal) {
-        (LogFormat::Text, false) => lines.and_then(targets).boxed(),
-        (LogFormat::Json, false) => lines.json().and_then(targets).boxed(),
-        (LogFormat::Text, true) => journal::text(lines).map_event_format(JournalFormat).and_then(targets).boxed(),
-        (LogFormat::Json, true) => lines.json().map_event_format(JournalFormat).and_then(targets).boxed(),
+        (LogFormat::Text, false) => both(lines, targets),
+        (LogFormat::Json, false) => both(lines.json(), targets),
+        (LogFormat::Text, true) => both(journal::text(lines).map_event_format(JournalFormat), targets),
+        (LogFormat::Json, true) => both(lines.json().map_event_format(JournalFormat), targets),
     }
+}
+
+/// Writes lines, and exports the same events.
+fn both(lines: impl Layer<Registry> + Send + Sync, targets: Targets) -> EventLayer {
+    lines.and_then(ExportLayer).and_then(targets).boxed()
 }
 
 /// Makes a writer for each event.

@@ -1,6 +1,7 @@
 //! A configuration with everything that is built from it once for all workers. A reload replaces it whole.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
@@ -28,7 +29,7 @@ use crate::model::tenant_answer::TenantAnswer;
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::Logs;
 use crate::observe::health::ReadinessParts;
-use crate::observe::metrics::{CountedUrl, DemandResult, Freshness, Tally};
+use crate::observe::metrics::{CountedUrl, DemandResult, Freshness, Metrics, Tally};
 use crate::observe::trace;
 use crate::pbx::{BreakerReport, IssuedSessions, SessionEnd, SessionFilter, Tenants};
 use crate::proxy::{Proxy, SharedState};
@@ -236,27 +237,48 @@ impl Snapshot {
         let alarms = certificate_alarms::repeat(Arc::clone(&self.config)).boxed();
         let own = [alarms]
             .into_iter()
-            .chain(self.spans())
+            .chain(self.exports())
             .chain(self.orders())
             .chain(phones.map(FutureExt::boxed))
             .chain(of_members);
         self.shared.chores(&self.config).into_iter().chain(own).collect()
     }
 
-    /// Returns the task that posts spans to a collector, if one is configured.
-    fn spans(&self) -> Option<Chore> {
-        let tracer = Arc::clone(self.logs.tracer()?);
-        let member = self.config.member.as_ref().map(MemberName::as_str);
-        match Exporter::new(self.config.telemetry.as_ref()?, member) {
-            Ok(exporter) => Some(exporter.run(tracer).map(|never| match never {}).boxed()),
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn Error,
-                    "spans cannot be posted: `ca` of [telemetry] is of no use"
-                );
-                None
-            }
+    /// Returns the tasks that post spans and log records to a collector, if one is configured.
+    fn exports(&self) -> Vec<Chore> {
+        let Some((telemetry, exporter)) = self.config.telemetry.as_ref().zip(self.exporter()) else {
+            return Vec::new();
+        };
+        let spans = self.logs.tracer().cloned().map(|tracer| {
+            let (exporter, to) = (exporter.clone(), telemetry.traces.clone());
+            export(async move { exporter.post_queue(to, tracer.queue()).await })
+        });
+        let records = self.logs.records().cloned().zip(telemetry.logs.clone());
+        let records = records.map(|(records, to)| export(async move { exporter.post_queue(to, &records).await }));
+        spans.into_iter().chain(records).collect()
+    }
+
+    /// Returns the task that posts metrics to a collector, if one gets them.
+    pub(super) fn metric_posts(&self, metrics: &Arc<Metrics>) -> Option<Chore> {
+        let (metrics, posts) = (Arc::clone(metrics), self.config.telemetry.as_ref()?.metrics.clone()?);
+        let exporter = self.exporter()?;
+        Some(export(async move { exporter.post_metrics(posts, &metrics).await }))
+    }
+
+    /// Posts metrics for the last time, if a collector gets them.
+    pub(super) async fn post_last_metrics(&self, metrics: &Metrics) {
+        let posts = self.config.telemetry.as_ref().and_then(|telemetry| telemetry.metrics.as_ref());
+        if let Some((posts, exporter)) = posts.zip(self.exporter()) {
+            trace::unexported(exporter.post_last_metrics(&posts.to, metrics)).await;
         }
+    }
+
+    fn exporter(&self) -> Option<Exporter> {
+        let member = self.config.member.as_ref().map(MemberName::as_str);
+        let exporter = Exporter::new(self.config.telemetry.as_ref()?, member).inspect_err(|error| {
+            tracing::error!(error = error as &dyn Error, "nothing can be exported: `ca` of [telemetry] is of no use");
+        });
+        exporter.ok()
     }
 
     /// Returns what is done when another member has frozen or thawed a target.
@@ -276,9 +298,9 @@ impl Snapshot {
         }
     }
 
-    /// Returns the part of the background work that tunnels need.
+    /// Returns the part of the background work that tunnels need. Their metrics stay here: the new process posts its own.
     pub(super) fn chores_of_tunnels(&self) -> Vec<Chore> {
-        self.shared.session_ends(&self.config).into_iter().collect()
+        self.shared.session_ends(&self.config).into_iter().chain(self.exports()).collect()
     }
 
     /// Returns the freshness of fetched keys, by the names of their methods.
@@ -348,6 +370,11 @@ impl Snapshot {
         drop(self.lone_proxy()?);
         Ok(self)
     }
+}
+
+/// Makes a task of an export.
+fn export(work: impl Future<Output = Infallible> + Send + 'static) -> Chore {
+    trace::unexported(work).map(|never| match never {}).boxed()
 }
 
 /// Tells whether two configurations get certificates for the same names, and ask the same of clients there.

@@ -4,6 +4,8 @@ use std::fs;
 
 /// Where the bounds that the documents tell are kept.
 const BOUNDS: &[(&str, &str)] = &[
+    ("src/observe/export_queue.rs", "MAX_WAITING: usize = 2048;"),
+    ("src/observe/export_queue.rs", "MAX_BYTES: usize = 4 << 20;"),
     ("src/message/client_hello.rs", "MAX_HELLO: usize = 32 << 10;"),
     ("src/message/framing.rs", "MAX_TARGET: usize = 16 << 10;"),
     ("src/message/framing.rs", "MAX_HEAD: usize = 64 << 10;"),

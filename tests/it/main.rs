@@ -145,6 +145,7 @@ mod operate {
     pub mod monitoring;
     pub mod old_processes;
     pub mod old_sessions;
+    pub mod otlp;
     pub mod phones;
     pub mod provision;
     pub mod reload;

@@ -11,13 +11,14 @@ use prometheus_client::encoding::DescriptorEncoder;
 use super::counters::{BUCKETS, Counter, Histogram, PerLabel, PerPair, WorkerCounts};
 use super::family::{HistogramSums, Labels, MetricFamily, MetricPoints, MetricUnit, Series};
 use super::labels::{
-    DeleteOutcome, DemandResult, ExchangeRoute, FetchResult, Label, LimitName, SpanResult, UserChangeKind,
+    DeleteOutcome, DemandResult, ExchangeRoute, ExportResult, FetchResult, Label, LimitName, UserChangeKind,
     UserChangeResult,
 };
 use super::process::ProcessUsage;
-use super::{CountedUrl, Metrics};
+use super::{ConfigInUse, CountedUrl, Metrics};
 use crate::model::limit_set::LIMITS;
 use crate::model::session::EndReason;
+use crate::observe::export_queue::ExportCounts;
 
 impl Collector for Metrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
@@ -173,10 +174,7 @@ impl Metrics {
         let unreadable = bare(loaded.config.certificate_problems.len() as u64);
         page.gauge("callgate_certificate_problems", "Files of certificates that cannot be used.", unreadable);
         let lost = loaded.logs.lost().into_iter().map(|(log, lines)| (vec![("log", log.to_owned())], lines));
-        let (sent, unsent) = loaded.logs.tracer().map_or((0, 0), |tracer| tracer.counts());
-        let spans =
-            [(SpanResult::Sent, sent), (SpanResult::Lost, unsent)].map(|(result, count)| (vec![label(result)], count));
-        page.counter("callgate_spans", "Spans for a collector of OpenTelemetry.", spans.into());
+        self.write_exports(page, &loaded);
         page.counter("callgate_log_lines_lost", "Log lines that were not written.", lost.collect());
         page.counter("callgate_config_reloads", "Times the configuration was read again.", self.reloads());
         let at = bare(loaded.at.as_second());
@@ -184,6 +182,18 @@ impl Metrics {
         let member = loaded.config.member.as_ref().map(|member| ("member", member.as_str().to_owned()));
         let version = ("version", env!("CARGO_PKG_VERSION").to_owned());
         page.info("callgate_build", "The version that runs.", [version].into_iter().chain(member).collect());
+    }
+
+    /// Writes what became of telemetry for a collector.
+    fn write_exports(&self, page: &mut Exposition, loaded: &ConfigInUse) {
+        let rows = |counts: &ExportCounts| {
+            let (sent, lost) = counts.read();
+            vec![(vec![label(ExportResult::Sent)], sent), (vec![label(ExportResult::Lost)], lost)]
+        };
+        let totals = loaded.logs.export_totals();
+        page.counter("callgate_spans", "Spans for a collector of OpenTelemetry.", rows(&totals.spans));
+        page.counter("callgate_log_records", "Log records for a collector of OpenTelemetry.", rows(&totals.records));
+        page.counter("callgate_metric_posts", "Posts of metrics to a collector of OpenTelemetry.", rows(&self.posts));
     }
 
     /// Writes the sessions that were opened at the PBX, and how they ended.

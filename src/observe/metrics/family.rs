@@ -108,6 +108,17 @@ impl MetricFamily {
         format!("{}{unit}{suffix}", self.name)
     }
 
+    /// Returns whether it has no series.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        match &self.points {
+            MetricPoints::Counter(rows) => rows.is_empty(),
+            MetricPoints::Gauge(rows) => rows.is_empty(),
+            MetricPoints::Histogram(rows) => rows.is_empty(),
+            MetricPoints::Info(_) => false,
+        }
+    }
+
     /// Writes the metric as OpenMetrics text.
     pub(super) fn encode(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let kind = match self.points {

@@ -340,11 +340,11 @@ labels! {
         Full = "full",
     }
 
-    /// What became of a span.
-    SpanResult = "result" {
+    /// What became of something for a collector of OpenTelemetry.
+    ExportResult = "result" {
         /// The collector has it.
         Sent = "sent",
-        /// There was no room for it, or the collector refused it.
+        /// It found no room, or the collector did not take it.
         Lost = "lost",
     }
 

@@ -13,7 +13,7 @@ use crate::exchange::Body;
 use crate::model::account::Language;
 use crate::model::grant::PbxGrant;
 use crate::model::session::{EndReason, SessionId};
-use crate::observe::spans::{SpanKind, SpanRecord, SpanValue};
+use crate::observe::spans::{SpanKind, SpanRecord};
 use crate::pbx::{self, HeldSession, IssuedSession, SessionFilter, SessionLogin};
 use crate::proxy::answer::page;
 use crate::proxy::answer::reader::Reader;
@@ -162,7 +162,7 @@ fn record_span(gate: &Gate, context: &RequestContext, begun: Timestamp, duration
             name: "open PBX session".to_owned(),
             begun,
             duration,
-            attributes: vec![("callgate.request_id", SpanValue::Text(context.id.as_str().to_owned()))],
+            attributes: vec![("callgate.request_id", context.id.as_str().into())],
             is_error,
         });
     }

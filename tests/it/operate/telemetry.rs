@@ -114,7 +114,7 @@ async fn spans_that_the_collector_refuses_are_counted() {
     stage.as_alice("/").send().await.expect(200);
     stage.gate.counts("callgate_spans_total{result=lost}", 1.0).await;
     assert_eq!(stage.gate.metric("callgate_spans_total{result=sent}"), 0.0);
-    assert!(stage.gate.events().contains("the collector refuses spans"), "{}", stage.gate.events());
+    assert!(stage.gate.events().contains("spans are lost: the collector refuses them"), "{}", stage.gate.events());
 }
 
 #[tokio::test]

@@ -447,6 +447,7 @@ fn a_collector_of_spans() {
         check(&format!("{TOP}{APP}[telemetry]\notlp = \"https://a.test\"\n{line}\n"), (8, column), message, hint);
     };
     more("sample = 101", 10, "is out of bounds", "from 0 to 100");
+    more("metrics = \"900ms\"", 11, "metrics are posted too often", "write \"1s\" or more");
     let value = "value = { file = \"secrets/sso\" }";
     more(&format!("headers = [{{ header = \"host\", {value} }}]"), 23, "not the name of a field", "authorization");
     more(&format!("headers = [{{ header = \"a b\", {value} }}]"), 23, "not the name of a field", "authorization");
