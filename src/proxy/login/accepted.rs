@@ -1,7 +1,6 @@
 //! A login whose credential is spent: its session is opened now, or when its ticket is redeemed.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::Response;
 use http::header::{self, HeaderValue};
@@ -13,7 +12,7 @@ use crate::exchange::Body;
 use crate::model::account::Language;
 use crate::model::grant::PbxGrant;
 use crate::model::session::{EndReason, SessionId};
-use crate::observe::spans::{SpanKind, SpanRecord};
+use crate::observe::spans::{RequestTrace, SpanKind, SpanRecord, Tracer};
 use crate::pbx::{self, HeldSession, IssuedSession, SessionFilter, SessionLogin};
 use crate::proxy::answer::page;
 use crate::proxy::answer::reader::Reader;
@@ -108,10 +107,12 @@ impl AcceptedLogin {
     ) -> Result<T, Error> {
         let (gate, facts) = (login.gate, self.facts());
         let pending = gate.watch(attempt, &facts);
-        let (begun, asked) = (Timestamp::now(), Instant::now());
+        let span = OpeningSpan::begin(gate, attempt.context);
         let opened = questions.await;
         pending.settle();
-        record_span(gate, attempt.context, begun, asked.elapsed(), opened.is_err());
+        if let Some(span) = span {
+            span.end(opened.is_err());
+        }
         let (opened, session) = opened.map_err(|error| {
             gate.audit_refusal(attempt, &facts, &error.to_string());
             Error::from(error)
@@ -152,17 +153,31 @@ impl AcceptedLogin {
     }
 }
 
-/// Records that a session was opened, as a part of the exchange that asks for it.
-fn record_span(gate: &Gate, context: &RequestContext, begun: Timestamp, duration: Duration, is_error: bool) {
-    if let (Some(tracer), Some(trace)) = (gate.logs.tracer(), &context.trace) {
-        tracer.add(SpanRecord {
-            context: trace.child(),
-            parent: Some(trace.context.span),
+/// The span of a session that is opened, as a part of the exchange that asks for it.
+struct OpeningSpan<'a> {
+    tracer: &'a Tracer,
+    trace: RequestTrace,
+    context: &'a RequestContext,
+    begun: Timestamp,
+    asked: Instant,
+}
+
+impl<'a> OpeningSpan<'a> {
+    /// Begins, if a collector is configured: without one, no clock is read.
+    fn begin(gate: &'a Gate, context: &'a RequestContext) -> Option<Self> {
+        let (tracer, trace) = (gate.logs.tracer()?, context.trace?);
+        Some(Self { tracer, trace, context, begun: Timestamp::now(), asked: Instant::now() })
+    }
+
+    fn end(self, is_error: bool) {
+        self.tracer.add(SpanRecord {
+            context: self.trace.child(),
+            parent: Some(self.trace.context.span),
             kind: SpanKind::Client,
             name: "open PBX session".to_owned(),
-            begun,
-            duration,
-            attributes: vec![("callgate.request_id", context.id.as_str().into())],
+            begun: self.begun,
+            duration: self.asked.elapsed(),
+            attributes: vec![("callgate.request_id", self.context.id.as_str().into())],
             is_error,
         });
     }
