@@ -64,10 +64,10 @@ async fn rest(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 #[track_caller]
-fn check_metrics(gate: &Gate, expected: &[&str]) {
-    let told = gate.told("/metrics");
+/// Waits until the metrics have these lines. A connection is counted a moment after its end.
+async fn check_metrics(gate: &Gate, expected: &[&str]) {
     for line in expected {
-        assert!(told.lines().any(|known| known == *line), "{line}: {told}");
+        until(line, || gate.told("/metrics").lines().any(|known| known == *line)).await;
     }
 }
 
@@ -87,7 +87,8 @@ async fn a_connection_is_counted_and_logged() {
             "callgate_tunnels_open 1",
             "callgate_exchanges_in_flight 1",
         ],
-    );
+    )
+    .await;
     assert!(gate.told("/status").contains("\"passthrough\": 1"), "{}", gate.told("/status"));
     phone.write_all(b"more").await.unwrap();
     phone.shutdown().await.unwrap();
@@ -106,7 +107,8 @@ async fn a_connection_is_counted_and_logged() {
             &format!("callgate_body_bytes_total{{direction=\"received\"}} {bytes}"),
             "callgate_tls_handshakes_total{result=\"failed\",version=\"none\"} 0",
         ],
-    );
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -130,7 +132,8 @@ async fn a_target_that_cannot_be_reached_is_told_to_client_and_operator() {
         assert_eq!(alert(&answer_to(&gate, &old_hello_for(PHONES)).await), Some(INTERNAL_ERROR));
     }
     gate.line(&[" passthrough ", " sent=0 received=0 ", " ended=aborted reason=unreachable"]).await;
-    check_metrics(&gate, &["callgate_passthrough_connects_total{result=\"failed\"} 3", "callgate_tunnels_total 0"]);
+    check_metrics(&gate, &["callgate_passthrough_connects_total{result=\"failed\"} 3", "callgate_tunnels_total 0"])
+        .await;
     let events = gate.events();
     let warned: Vec<_> = events.lines().filter(|line| line.contains("a connection cannot be passed on")).collect();
     assert_eq!(warned.len(), 1, "{events}");
@@ -138,7 +141,7 @@ async fn a_target_that_cannot_be_reached_is_told_to_client_and_operator() {
     // The other hosts go on, so the gate is ready.
     let ready = gate.told("/readyz?verbose");
     assert!(ready.starts_with("HTTP/1.1 200 ") && ready.contains(&format!("cannot reach {gone}")), "{ready}");
-    check_metrics(&gate, &["callgate_ready{part=\"passthrough\"} 0"]);
+    check_metrics(&gate, &["callgate_ready{part=\"passthrough\"} 0"]).await;
     gate.get("/").send().await.expect(200);
 }
 
@@ -156,7 +159,7 @@ async fn a_target_that_does_not_answer_in_time_is_given_up() {
     let gate = gate(addr, "timeouts = { connect = \"200ms\" }").await;
     assert_eq!(alert(&answer_to(&gate, &old_hello_for(PHONES)).await), Some(INTERNAL_ERROR));
     gate.line(&[" passthrough ", " ended=aborted reason=connect_timeout"]).await;
-    check_metrics(&gate, &["callgate_passthrough_connects_total{result=\"timeout\"} 1"]);
+    check_metrics(&gate, &["callgate_passthrough_connects_total{result=\"timeout\"} 1"]).await;
 }
 
 /// As where the DNS sends the name of the target to callgate's own address.
@@ -182,7 +185,8 @@ async fn a_connection_that_comes_back_is_not_passed_on_again() {
             "callgate_connections_total{protocol=\"passthrough\"} 6",
             "callgate_passthrough_connects_total{result=\"ok\"} 3",
         ],
-    );
+    )
+    .await;
     // The addresses of connections that have ended are free again.
     gate.reload(&text(app.addr)).await.unwrap();
     assert!(answer_to(&gate, &old_hello_for(PHONES)).await.starts_with(b"HTTP/1.1 200 "));
@@ -223,7 +227,8 @@ async fn a_hello_has_the_deadline_of_a_handshake() {
             "callgate_tls_handshakes_total{result=\"timeout\",version=\"none\"} 3",
             "callgate_passthrough_connects_total{result=\"ok\"} 0",
         ],
-    );
+    )
+    .await;
     assert_eq!(target.seen().len(), 0);
 }
 
@@ -244,7 +249,7 @@ async fn the_hello_and_the_handshake_share_one_deadline() {
     stream.write_all(&bytes).await.unwrap();
     rest(&mut stream).await;
     assert!(begun.elapsed() >= Duration::from_millis(500), "{:?}", begun.elapsed());
-    check_metrics(&gate, &["callgate_tls_handshakes_total{result=\"timeout\",version=\"none\"} 1"]);
+    check_metrics(&gate, &["callgate_tls_handshakes_total{result=\"timeout\",version=\"none\"} 1"]).await;
 }
 
 #[tokio::test]
