@@ -29,7 +29,10 @@ impl ClockDifferences {
     /// Returns one finding for all servers that agree with this machine, and one for each that does not.
     pub(super) fn findings(self) -> Vec<Finding> {
         let (mut right, mut findings) = (Vec::new(), Vec::new());
-        for (part, difference) in self.0.into_inner() {
+        let mut noted = self.0.into_inner();
+        // The servers were asked at the same time.
+        noted.sort();
+        for (part, difference) in noted {
             if difference.unsigned_abs() < MAX_DIFFERENCE {
                 right.push(part);
                 continue;
@@ -75,9 +78,9 @@ mod tests {
         let told: Vec<_> = findings.iter().map(|one| (one.asked.as_str(), one.verdict)).collect();
         let warned = PartVerdict::Warning;
         let expected = [
-            ("the time at app, acme", PartVerdict::Ok),
-            ("the time at pbx", warned),
+            ("the time at acme, app", PartVerdict::Ok),
             ("the time at method \"sso\"", warned),
+            ("the time at pbx", warned),
         ];
         assert_eq!(told, expected);
         assert!(findings[1].answer.contains(" s behind that of this machine"), "{}", findings[1].answer);
