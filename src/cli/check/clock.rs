@@ -83,7 +83,7 @@ mod tests {
             ("the time at pbx", warned),
         ];
         assert_eq!(told, expected);
-        assert!(findings[1].answer.contains(" s behind that of this machine"), "{}", findings[1].answer);
-        assert!(findings[2].answer.contains(" s ahead of that of this machine"), "{}", findings[2].answer);
+        assert!(findings[1].answer.contains(" s ahead of that of this machine"), "{}", findings[1].answer);
+        assert!(findings[2].answer.contains(" s behind that of this machine"), "{}", findings[2].answer);
     }
 }
