@@ -63,7 +63,6 @@ async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     rest
 }
 
-#[track_caller]
 /// Waits until the metrics have these lines. A connection is counted a moment after its end.
 async fn check_metrics(gate: &Gate, expected: &[&str]) {
     for line in expected {
