@@ -2,7 +2,7 @@
 //!
 //! A [`Ledger`] counts the bytes of one connection that were handed over and not yet taken. As the budget fills up,
 //! callgate first reads only a small piece for each stream, then nothing; at last the worker closes the connections
-//! that hold much and move little ([`Ledger::shed`]).
+//! that hold much and move little ([`Ledger::shed`]). A connection that moves much hands the thread on after each [`TURN`].
 //!
 //! Only one thread changes a ledger, so counting needs no locked instructions. It is `Send` because hyper requires that
 //! of a body's data.
@@ -11,6 +11,7 @@ mod clients;
 mod flow;
 mod ledger;
 mod room;
+mod turn;
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,6 +25,7 @@ pub(crate) use self::flow::{CountedBytes, Flow};
 pub(crate) use self::ledger::Ledger;
 pub(crate) use self::room::Pressure;
 use self::room::SMALL_CLIENT;
+pub(crate) use self::turn::{TURN, end_turn};
 
 /// The worker reports a change to the budget of the process once it is this large, in bytes.
 const WORKER_STEP: usize = 64 << 10;

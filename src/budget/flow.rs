@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 
 use super::room::{LEAST, Room};
-use super::{Ledger, LocalCount, lock};
+use super::{Ledger, LocalCount, end_turn, lock};
 
 /// The memory that a piece costs besides its bytes.
 pub(super) const OVERHEAD: usize = 256;
@@ -41,7 +41,11 @@ impl Flow {
     }
 
     /// Waits until something may be read and handed over, and returns the most bytes that may.
-    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<usize> {
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.ledger.ends_turn() {
+            end_turn(cx);
+            return Poll::Pending;
+        }
         match self.ledger.room() {
             Room::Plenty => Poll::Ready(usize::MAX),
             Room::Least if self.under_way.get() == 0 => Poll::Ready(LEAST),
@@ -80,6 +84,7 @@ impl Flow {
     /// Counts bytes as under way until they are dropped.
     #[must_use]
     pub(crate) fn count(self: &Arc<Self>, bytes: Bytes) -> CountedBytes {
+        self.ledger.add_to_turn(bytes.len());
         let cost = self.ledger.replace(0, bytes.len() + OVERHEAD);
         self.under_way.set(self.under_way.get() + cost);
         self.ledger.under_way.set(self.ledger.under_way.get() + cost);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::room::{LEAST, Room, UsageClass, room};
-use super::{ClientUsage, ConnectionCounts, LocalCount, WorkerBudget, lock};
+use super::{ClientUsage, ConnectionCounts, LocalCount, TURN, WorkerBudget, lock};
 
 /// The ledger reports a change to the client's count once it is this large, in bytes.
 const STEP: usize = 16 << 10;
@@ -40,6 +40,8 @@ pub(crate) struct Ledger {
     ahead: LocalCount,
     /// All bytes that were taken so far.
     pub(super) moved: LocalCount,
+    /// The bytes that were handed over in this turn.
+    turn: LocalCount,
     speed: Mutex<Option<SpeedSample>>,
     /// Wakers of the flows that wait for room.
     starved: Mutex<Vec<Waker>>,
@@ -67,6 +69,7 @@ impl Ledger {
             under_way: LocalCount::default(),
             ahead: LocalCount::default(),
             moved: LocalCount::default(),
+            turn: LocalCount::default(),
             speed: Mutex::default(),
             starved: Mutex::default(),
             is_shed: AtomicBool::new(false),
@@ -145,6 +148,20 @@ impl Ledger {
             Room::Plenty => usize::MAX,
             Room::Least | Room::None => LEAST,
         }
+    }
+
+    /// Counts bytes that are handed over in this turn.
+    pub(super) fn add_to_turn(&self, bytes: usize) {
+        self.turn.set(self.turn.get() + bytes);
+    }
+
+    /// Tells whether the turn is over. Then the next one begins.
+    pub(super) fn ends_turn(&self) -> bool {
+        let is_over = self.turn.get() >= TURN;
+        if is_over {
+            self.turn.set(0);
+        }
+        is_over
     }
 
     /// Keeps a waker until there is room.

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::choice::ExchangeCounts;
 use super::io::UpstreamIo;
-use crate::budget::Ledger;
+use crate::budget::{Ledger, TURN, end_turn};
 use crate::config::ServerTimeouts;
 use crate::lazy_timer::LazyTimer;
 use crate::observe::metrics::TunnelEnd;
@@ -263,9 +263,13 @@ impl Transfer {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let mut chunk = [MaybeUninit::uninit(); CHUNK];
+        let (mut chunk, begun) = ([MaybeUninit::uninit(); CHUNK], self.carried);
         loop {
             ready!(self.poll_waiting(cx, to))?;
+            if self.carried - begun >= TURN as u64 {
+                end_turn(cx);
+                return Poll::Pending;
+            }
             match self.state {
                 TransferState::Ended => return Poll::Ready(Ok(())),
                 TransferState::Ending => {
