@@ -31,6 +31,7 @@ mod redirect;
 mod refuse_new;
 mod registry;
 mod reload_orders;
+mod resting_io;
 mod runtime_thread;
 mod sampler;
 mod snapshot;

@@ -116,6 +116,18 @@ impl AsyncWrite for ClientStream {
     }
 }
 
+impl ClientStream {
+    /// Waits until there is something to read: bytes, the end, or an error.
+    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+            Self::Replayed(replayed) if replayed.first.is_empty() => replayed.stream.poll_readable(cx),
+            Self::Replayed(_) => Poll::Ready(Ok(())),
+        }
+    }
+}
+
 impl ReplayedStream {
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.first.is_empty() {
@@ -135,7 +147,8 @@ impl ReplayedStream {
 /// A TLS connection that records each read, and each write that waits for the client.
 #[derive(Debug)]
 pub(super) struct TrackedIo {
-    tls: TlsStream<ClientStream>,
+    /// Boxed, because each `async fn` that the connection passes through keeps room for it.
+    tls: Box<TlsStream<ClientStream>>,
     activity: Rc<Activity>,
     ledger: Arc<Ledger>,
     /// How many encrypted bytes the ledger counts: an upper bound.
@@ -143,19 +156,24 @@ pub(super) struct TrackedIo {
 }
 
 impl TrackedIo {
-    pub(super) const fn new(tls: TlsStream<ClientStream>, activity: Rc<Activity>, ledger: Arc<Ledger>) -> Self {
+    pub(super) const fn new(tls: Box<TlsStream<ClientStream>>, activity: Rc<Activity>, ledger: Arc<Ledger>) -> Self {
         Self { tls, activity, ledger, counted: 0 }
     }
 
     /// Takes the stream out of TLS without a close_notify.
     pub(super) fn into_stream(mut self) -> ClientStream {
         self.counted = self.ledger.replace(self.counted, 0);
-        self.tls.into_inner().0
+        (*self.tls).into_inner().0
     }
 
     /// Returns the TCP connection, unless it is a unix socket.
     pub(super) fn tcp(&self) -> Option<&TcpStream> {
         self.tls.get_ref().0.tcp()
+    }
+
+    /// Waits until there is something to read. Everything before was read.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tls.get_ref().0.poll_readable(cx)
     }
 
     fn record_write<T>(&mut self, polled: Poll<T>) -> Poll<T> {

@@ -28,6 +28,7 @@ use super::first_message::{self, FirstMessage};
 use super::paced_body::PacedBody;
 use super::passed_connection::{self, ClientEnd};
 use super::registry::ConnectionHandle;
+use super::resting_io::RestingIo;
 use super::snapshot::Snapshot;
 use super::stream_executor::StreamExecutor;
 use super::worker::Worker;
@@ -88,10 +89,11 @@ pub(super) async fn serve(mut stream: ClientStream, address: SocketAddr, _permit
         bound: BoundConnections::default(),
     });
     let io = TrackedIo::new(tls, activity, ledger);
+    // Boxed, so that each takes only its own room.
     if is_h2 {
-        serve_h2(io, connection, worker, driver).await;
+        Box::pin(serve_h2(io, connection, worker, driver)).await;
     } else {
-        serve_h1(io, connection, worker, driver).await;
+        Box::pin(serve_h1(io, connection, worker, driver)).await;
     }
 }
 
@@ -125,7 +127,7 @@ async fn hand_shake(
     snapshot: &Snapshot,
     handle: &ConnectionHandle,
     worker: &Worker,
-) -> Option<(TlsStream<ClientStream>, TlsPolicy)> {
+) -> Option<(Box<TlsStream<ClientStream>>, TlsPolicy)> {
     let handshake = async {
         stream.set_nodelay()?;
         accept_tls(stream, snapshot).await
@@ -160,10 +162,10 @@ async fn hand_shake(
 async fn accept_tls(
     stream: ClientStream,
     snapshot: &Snapshot,
-) -> io::Result<Option<(TlsStream<ClientStream>, TlsPolicy)>> {
+) -> io::Result<Option<(Box<TlsStream<ClientStream>>, TlsPolicy)>> {
     let tls = &snapshot.tls;
     if let Some(policy) = tls.only() {
-        return Ok(Some((TlsAcceptor::from(policy.config()).accept(stream).await?, policy)));
+        return Ok(Some((Box::new(TlsAcceptor::from(policy.config()).accept(stream).await?), policy)));
     }
     let start = LazyConfigAcceptor::new(ClientHelloAcceptor::default(), stream).await?;
     if let Some(name) = TlsPolicies::checked_name(&start.client_hello()) {
@@ -179,7 +181,7 @@ async fn accept_tls(
         Box::pin(snapshot.obtain_certificate(&name)).await;
     }
     match tls.policy(start.client_hello().server_name()) {
-        Some(policy) => Ok(Some((start.into_stream(policy.config()).await?, policy))),
+        Some(policy) => Ok(Some((Box::new(start.into_stream(policy.config()).await?), policy))),
         None => Err(refuse_name(start.io).await),
     }
 }
@@ -215,8 +217,8 @@ fn tls_session(tls: &ServerConnection, address: IpAddr, policy: TlsPolicy) -> Tl
 async fn serve_h1(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Worker>, mut driver: DeadlineDriver) {
     // The first request has the deadline of a head, not that of an idle connection.
     connection.activity.on_read();
-    let io = TokioIo::new(FilteredIo::http1(io, Rc::clone(&connection)));
-    let service = {
+    let mut io = FilteredIo::http1(io, Rc::clone(&connection));
+    let mut service = {
         let (worker, connection, flow) = (Rc::clone(&worker), Rc::clone(&connection), Flow::new(&connection.ledger));
         service_fn(move |request| {
             let (proxy, connection, flow) = (worker.proxy(), Rc::clone(&connection), Arc::clone(&flow));
@@ -230,22 +232,37 @@ async fn serve_h1(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Wo
             })
         })
     };
-    let mut http =
-        http1::Builder::new().max_buf_size(MAX_BUFFER).max_headers(framing::MAX_FIELDS).serve_connection(io, service);
-    let end = driver.drive(Pin::new(&mut http)).await;
+    let mut builder = http1::Builder::new();
+    builder.max_buf_size(MAX_BUFFER).max_headers(framing::MAX_FIELDS);
+    let (end, io, unparsed) = loop {
+        let mut http = Box::new(builder.serve_connection(TokioIo::new(io), service));
+        let end = driver.drive(Pin::new(&mut *http)).await;
+        let parts = http.into_parts();
+        io = parts.io.into_inner();
+        if end != ConnectionEnd::Rest {
+            break (end, io, parts.read_buf);
+        }
+        io.put_back(&parts.read_buf);
+        drop(parts.read_buf);
+        let mut resting = RestingIo::new(io);
+        let end = driver.drive(Pin::new(&mut resting)).await;
+        connection.activity.end_rest(Instant::now());
+        match resting.wake().filter(|_| end == ConnectionEnd::Closed) {
+            Some(woken) => (io, service) = (woken, parts.service),
+            None => return,
+        }
+    };
     if end == ConnectionEnd::Overtime {
         return;
     }
-    let parts = http.into_parts();
-    let io = parts.io.into_inner();
     if let Some(tunnel) = connection.side_channel.tunnel.take() {
-        let (io, early) = io.into_parts(parts.read_buf);
+        let (io, early) = io.into_parts(unparsed);
         if let Some(stream) = io.tcp() {
             upstream::set_tcp_keepalive(stream);
         }
         Box::pin(tunnel.run(io, early, TunnelTimeouts::of_websocket(driver.timeouts), &connection.ledger)).await;
     } else if end == ConnectionEnd::Closed {
-        Box::pin(io.linger(&parts.read_buf)).await;
+        Box::pin(io.linger(&unparsed)).await;
     }
 }
 

@@ -81,6 +81,9 @@ impl DeadlineDriver {
                     }
                     return Poll::Ready(ConnectionEnd::Closed);
                 }
+                if C::CAN_REST && self.activity.begin_rest() {
+                    return Poll::Ready(ConnectionEnd::Rest);
+                }
                 match self.poll_overdue(cx) {
                     Poll::Pending => return Poll::Pending,
                     // No exchange is in flight: the connection ends with GOAWAY or close_notify.
@@ -142,6 +145,8 @@ pub(super) enum ConnectionEnd {
     Forced,
     /// Only tunnels may go on, and it has another exchange. It may be polled on once that has ended.
     Overtime,
+    /// It has not ended: it is idle, and every byte of its answers is out.
+    Rest,
 }
 
 /// What is overdue when a deadline passes.
@@ -160,6 +165,8 @@ pub(super) trait GracefulShutdown: Future<Output = hyper::Result<()>> {
     /// Whether the client learns which of its requests are answered. In HTTP/1 it does not, so an idle connection is closed
     /// only when a request is not likely to be under way.
     const NAMES_LAST_REQUEST: bool;
+    /// Whether it holds buffers that an idle connection has no use for.
+    const CAN_REST: bool;
 
     fn shut_down(self: Pin<&mut Self>);
 }
@@ -172,6 +179,7 @@ where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     const NAMES_LAST_REQUEST: bool = false;
+    const CAN_REST: bool = true;
 
     fn shut_down(self: Pin<&mut Self>) {
         self.graceful_shutdown();
@@ -188,6 +196,7 @@ where
     StreamExecutor: hyper::rt::bounds::Http2ServerConnExec<S::Future, B>,
 {
     const NAMES_LAST_REQUEST: bool = true;
+    const CAN_REST: bool = false;
 
     fn shut_down(self: Pin<&mut Self>) {
         self.graceful_shutdown();

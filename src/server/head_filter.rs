@@ -59,6 +59,11 @@ impl FilteredIo<HeadFilter> {
         Self { io, filter: HeadFilter { guard, held, state, peer_check: None, connection } }
     }
 
+    /// Takes back bytes that hyper has read and not used.
+    pub(super) fn put_back(&mut self, unparsed: &[u8]) {
+        self.filter.held.put_back(unparsed);
+    }
+
     /// Ends HTTP. Returns the connection, and the bytes of the client behind the last request; `unparsed` are those that
     /// hyper has read.
     pub(super) fn into_parts(self, unparsed: Bytes) -> (TrackedIo, Bytes) {

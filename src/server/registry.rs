@@ -122,6 +122,17 @@ impl Registry {
         evictable.min_by_key(|(since, _)| *since).map(|(_, entry)| entry.evict()).is_some()
     }
 
+    /// Lets the connections rest that have been idle for long enough.
+    pub(super) fn rest(&self, now: Instant) {
+        for entry in self.entries.borrow().values() {
+            if let (Some((activity, _)), Some(waker)) = (&entry.state, &entry.waker)
+                && activity.order_rest(now)
+            {
+                waker.wake_by_ref();
+            }
+        }
+    }
+
     /// Measures how fast each connection empties its buffers.
     pub(super) fn measure(&self, now: Instant) {
         for ledger in self.entries.borrow().values().filter_map(ConnectionEntry::ledger) {

@@ -25,6 +25,8 @@ use crate::observe::metrics::Metrics;
 
 /// How often idle upstream connections are swept, and the heartbeat is stamped.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often idle connections are looked for, to let them rest.
+const REST_INTERVAL: Duration = Duration::from_millis(500);
 /// How often slow connections are looked for while `buffer_budget` is short.
 const SHED_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -142,6 +144,7 @@ async fn work(
     let mut chores = JoinSet::new();
     chores.spawn_local(sweep(Rc::clone(&worker), Rc::clone(&heartbeat)));
     chores.spawn_local(shed(Rc::clone(&worker)));
+    chores.spawn_local(rest(Rc::clone(&worker)));
     chores.spawn_local(follow(Rc::clone(&worker), context.snapshots, served));
     // An error means that the server is gone, which ends the worker as well.
     let _ = context.state.wait_for(|state| *state != ServerState::Ready).await;
@@ -214,6 +217,14 @@ async fn sweep(worker: Rc<Worker>, heartbeat: Rc<Heartbeat>) {
         heartbeat.stamp(Instant::now());
         worker.proxy().sweep();
         worker.evict_for_waiting();
+    }
+}
+
+/// Lets connections rest that are idle.
+async fn rest(worker: Rc<Worker>) {
+    let mut ticks = interval(REST_INTERVAL);
+    loop {
+        worker.registry.rest(ticks.tick().await);
     }
 }
 

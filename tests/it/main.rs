@@ -16,6 +16,7 @@ mod http {
     pub mod interim;
     pub mod request_bytes;
     pub mod request_target;
+    pub mod rest;
     pub mod streaming;
     pub mod tls;
     pub mod upgrade;
