@@ -3,9 +3,11 @@
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 
 use crate::blocks::{Block, Kind, split};
 use crate::machine::{Daemon, Machine, meanwhile};
+use crate::programs::output;
 
 pub fn recipes() -> Vec<PathBuf> {
     let mut files: Vec<_> = fs::read_dir("docs/recipes").unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -78,4 +80,16 @@ async fn the_recipes_lead_to_a_login() {
         }
     })
     .await;
+}
+
+/// `docs/performance.md`
+#[test]
+#[ignore = "needs programs for load: tests/run has them"]
+fn the_comparison_prints_a_ratio_for_each_workload() {
+    let mut compare = Command::new("bench/compare");
+    compare.args(["--quick", "h1", "h2", "new", "get", "get2", "idle"]).env("CALLGATE", env!("CARGO_BIN_EXE_callgate"));
+    let told = String::from_utf8(output(&mut compare).stdout).unwrap();
+    let is_ratio = |cell: &&str| cell.trim_end_matches(" |").parse::<f64>().is_ok_and(|ratio| ratio > 0.0);
+    let ratios = told.lines().skip(2).map(|line| line.split(" | ").skip(1).filter(is_ratio).count());
+    assert_eq!(ratios.collect::<Vec<_>>(), [2; 6], "{told}");
 }
