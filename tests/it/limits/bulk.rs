@@ -33,7 +33,7 @@ const LARGE: u64 = 4 * GIB + 1;
 /// The most that the process may grow while large bodies pass: the bounds of a few connections.
 const FLOW: u64 = 16 << 10;
 /// The most that an idle connection may cost, with the larger futures of an unoptimised build.
-const IDLE: u64 = 48;
+const IDLE: u64 = 24;
 
 /// A gate in a process of its own.
 struct Process {
@@ -254,8 +254,9 @@ async fn websockets_at_rest_cost_no_more_than_connections() {
 #[ignore = "takes long: tests/run"]
 async fn readers_that_do_not_read_cost_their_buffers_and_no_more() {
     const COUNT: u64 = 500;
-    /// 128 KiB come from the upstream, 128 KiB wait to be encrypted, 64 KiB wait for the client; and the connection itself.
-    const EACH: u64 = 128 + 128 + 64 + IDLE;
+    /// 128 KiB come from the upstream, 128 KiB wait to be encrypted, 64 KiB wait for the client; and the connection itself, which
+    /// does not rest.
+    const EACH: u64 = 128 + 128 + 64 + 2 * IDLE;
     let (app, _) = app().await;
     let gate = Process::before(app.addr);
     gate.is_serving().await;
@@ -295,7 +296,8 @@ async fn heads_and_bodies_that_drip_keep_no_other_client_out() {
     }
     gate.is_serving().await;
     let each = (gate.peak() - before) / 1000;
-    assert!(each <= 2 * IDLE, "{each} KiB each");
+    // Heads and bodies that are under way, with their upstream connections.
+    assert!(each <= 4 * IDLE, "{each} KiB each");
 }
 
 #[tokio::test]
