@@ -49,12 +49,22 @@ pub async fn unexported<T>(work: impl Future<Output = T>) -> T {
     poll_fn(|context| with(&IS_EXPORT, true, || work.as_mut().poll(context))).await
 }
 
-/// Sets a value of this thread for a moment.
+/// Sets a value of this thread for a moment, which a panic ends, too.
 fn with<V: Copy, T>(cell: &'static LocalKey<Cell<V>>, value: V, work: impl FnOnce() -> T) -> T {
-    let before = cell.replace(value);
-    let done = work();
-    cell.set(before);
-    done
+    let _restored = Restored { cell, before: cell.replace(value) };
+    work()
+}
+
+/// Sets the value before again when it is dropped.
+struct Restored<V: Copy + 'static> {
+    cell: &'static LocalKey<Cell<V>>,
+    before: V,
+}
+
+impl<V: Copy> Drop for Restored<V> {
+    fn drop(&mut self) {
+        self.cell.set(self.before);
+    }
 }
 
 /// Adds each event to the records that wait.
