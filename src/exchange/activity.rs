@@ -39,8 +39,8 @@ struct RestWait {
 enum RestState {
     /// It does.
     Awake,
-    /// It is to release them.
-    Ordered,
+    /// It is to release them, unless an exchange has begun after so many.
+    Ordered(u64),
     /// It released them at this time, until the client's next byte.
     AtRest(Instant),
     /// It always does (HTTP/2).
@@ -204,18 +204,19 @@ impl Activity {
         let is_idle = || self.evictable_since().is_some_and(|since| now - since >= self.rest.after.get());
         let is_ordered = is_awake && is_idle() && self.exchanges_begun() > 0;
         if is_ordered {
-            self.rest.state.set(RestState::Ordered);
+            self.rest.state.set(RestState::Ordered(self.exchanges_begun()));
         }
         is_ordered
     }
 
-    /// Begins to rest if that was ordered, and nothing goes on. Returns whether it did.
+    /// Begins to rest if that was ordered, and nothing has gone on since. Returns whether it did.
+    ///
+    /// An exchange that has begun and ended since then may have left the body of its request unread.
     #[must_use]
     pub(crate) fn begin_rest(&self) -> bool {
-        if self.rest.state.get() != RestState::Ordered {
-            return false;
-        }
-        let is_quiet = self.evictable_since().is_some() && self.write_blocked_since().is_none();
+        let RestState::Ordered(begun) = self.rest.state.get() else { return false };
+        let is_quiet =
+            self.exchanges_begun() == begun && self.evictable_since().is_some() && self.write_blocked_since().is_none();
         self.rest.state.set(if is_quiet { RestState::AtRest(Instant::now()) } else { RestState::Awake });
         is_quiet
     }
@@ -359,6 +360,9 @@ mod tests {
         fresh.on_write(true);
         assert!(!fresh.begin_rest(), "an answer waits for the client");
         fresh.on_write(false);
+        assert!(fresh.order_rest(later));
+        drop(fresh.begin_exchange());
+        assert!(!fresh.begin_rest(), "hyper may not have read the last body");
         fresh.on_read();
         assert!(!fresh.order_rest(later), "a head arrives");
     }

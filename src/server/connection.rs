@@ -242,7 +242,9 @@ async fn serve_h1(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Wo
         if end != ConnectionEnd::Rest {
             break (end, io, parts.read_buf);
         }
-        io.put_back(&parts.read_buf);
+        if !io.is_between_requests(&parts.read_buf) {
+            break (ConnectionEnd::Closed, io, parts.read_buf);
+        }
         drop(parts.read_buf);
         let mut resting = RestingIo::new(io);
         let end = driver.drive(Pin::new(&mut resting)).await;

@@ -111,13 +111,6 @@ impl HeldBytes {
         self.count();
     }
 
-    /// Takes bytes back that have passed, to pass again before the others.
-    pub(super) fn put_back(&mut self, bytes: &[u8]) {
-        self.bytes.splice(..0, bytes.iter().copied());
-        self.passing += bytes.len();
-        self.count();
-    }
-
     fn count(&mut self) {
         self.counted = self.ledger.replace(self.counted, self.bytes.capacity());
     }

@@ -59,9 +59,17 @@ impl FilteredIo<HeadFilter> {
         Self { io, filter: HeadFilter { guard, held, state, peer_check: None, connection } }
     }
 
-    /// Takes back bytes that hyper has read and not used.
-    pub(super) fn put_back(&mut self, unparsed: &[u8]) {
-        self.filter.held.put_back(unparsed);
+    /// Returns whether hyper is between two requests, so that another one may go on in its place. `unparsed` are the bytes that
+    /// hyper has read: line ends before the next request mean nothing (RFC 9112 §2.2).
+    pub(super) fn is_between_requests(&self, unparsed: &[u8]) -> bool {
+        let HeadFilter { guard, held, state, peer_check, .. } = &self.filter;
+        let is_void = |bytes: &[u8]| bytes.iter().all(|byte| b"\r\n".contains(byte));
+        *state == ReadState::Checked
+            && peer_check.is_none()
+            && !guard.is_in_body()
+            && self.filter.is_answered()
+            && is_void(&held.bytes)
+            && is_void(unparsed)
     }
 
     /// Ends HTTP. Returns the connection, and the bytes of the client behind the last request; `unparsed` are those that
