@@ -224,6 +224,9 @@ impl AcmeMembers {
 
     /// Returns the key authorization of a challenge over HTTP that another member has to answer.
     pub(super) async fn of_token(&self, name: &str, token: &str) -> Option<String> {
+        if !is_token(token) {
+            return None;
+        }
         let [form, _] = forms(name, token);
         let found = self.challenge(&form).await.filter(|found| found.token == token && found.name == name)?;
         Some(found.key_authorization)
@@ -256,6 +259,11 @@ impl AcmeMembers {
     }
 }
 
+/// Tells whether a text may be the token of a challenge: base64url of at least 128 bits (RFC 8555 §8.3).
+fn is_token(text: &str) -> bool {
+    (22..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
 /// Returns the items under which a challenge is found: by its token over HTTP, by its name over TLS.
 fn forms<'t>(name: &'t str, token: &'t str) -> [[&'t str; 2]; 2] {
     [["http", token], ["tls", name]]
@@ -273,6 +281,17 @@ mod tests {
     use crate::members::TestEngine;
     use crate::model::key_ring::KeyRing;
     use crate::tls::dev;
+
+    const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
+
+    #[test]
+    fn a_path_that_is_no_token_is_not_looked_up() {
+        assert!(is_token(TOKEN));
+        let long = "a".repeat(129);
+        for other in ["", "x", "wp-login.php", "LoqXcYV8q5ONbJQxbmR7SC/TNo3tiAXDfowyjxAjEuX0", &long] {
+            assert!(!is_token(other), "{other}");
+        }
+    }
 
     const DIRECTORY: &str = "https://acme.test/dir";
 
@@ -313,19 +332,19 @@ mod tests {
     async fn an_answer_is_found_by_its_token_and_its_name_until_it_is_withdrawn() {
         let Some(engine) = TestEngine::start() else { return };
         let (one, other) = (member(&engine).await, member(&engine).await);
-        one.offer("a.test", "token", "token.thumb").await.unwrap();
-        assert_eq!(other.of_token("a.test", "token").await.as_deref(), Some("token.thumb"));
+        one.offer("a.test", TOKEN, "token.thumb").await.unwrap();
+        assert_eq!(other.of_token("a.test", TOKEN).await.as_deref(), Some("token.thumb"));
         assert_eq!(other.of_name("a.test").await.as_deref(), Some("token.thumb"));
         assert_eq!((other.of_token("a.test", "other").await, other.of_name("b.test").await), (None, None));
-        assert_eq!(other.of_token("b.test", "token").await, None, "it is for another name");
+        assert_eq!(other.of_token("b.test", TOKEN).await, None, "it is for another name");
         let keys: Vec<String> = other.engine.ask(redis::cmd("KEYS").arg("*challenge*")).await.unwrap();
         assert_eq!(keys.len(), 2);
         for key in keys {
             let life: u64 = other.engine.ask(redis::cmd("PTTL").arg(&key)).await.unwrap();
             assert!((200_000..=300_000).contains(&life), "{life}");
         }
-        one.withdraw("a.test", "token").await;
-        assert_eq!((other.of_token("a.test", "token").await, other.of_name("a.test").await), (None, None));
+        one.withdraw("a.test", TOKEN).await;
+        assert_eq!((other.of_token("a.test", TOKEN).await, other.of_name("a.test").await), (None, None));
     }
 
     #[tokio::test]
