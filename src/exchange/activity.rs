@@ -8,12 +8,13 @@ use tokio::time::Instant;
 
 use crate::observe::metrics::Tally;
 
-/// How long a connection is idle before it rests for the first time.
-const REST: Duration = Duration::from_millis(500);
+/// How long a connection is idle before it rests for the first time: longer than between the requests of a client that is busy,
+/// even one of thousands. To make the buffers anew costs more than a small request.
+const REST: Duration = Duration::from_secs(5);
 /// How long a connection is idle at most before it rests.
-const LATEST_REST: Duration = Duration::from_secs(32);
+const LATEST_REST: Duration = Duration::from_secs(40);
 /// A rest that is shorter makes the next one begin later.
-const LONG_REST: Duration = Duration::from_secs(5);
+const LONG_REST: Duration = Duration::from_secs(30);
 
 /// The activity of one connection. Its I/O and its exchanges record it; its deadlines and the worker read it.
 #[derive(Debug)]
