@@ -88,7 +88,9 @@ async fn the_recipes_lead_to_a_login() {
 fn the_comparison_prints_a_ratio_for_each_workload() {
     let mut compare = Command::new("bench/compare");
     compare.args(["--quick", "h1", "h2", "new", "get", "get2", "idle"]).env("CALLGATE", env!("CARGO_BIN_EXE_callgate"));
-    let told = String::from_utf8(output(&mut compare).stdout).unwrap();
+    let output = output(&mut compare);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8(output.stdout).unwrap();
     let is_ratio = |cell: &&str| cell.trim_end_matches(" |").parse::<f64>().is_ok_and(|ratio| ratio > 0.0);
     let ratios = told.lines().skip(2).map(|line| line.split(" | ").skip(1).filter(is_ratio).count());
     assert_eq!(ratios.collect::<Vec<_>>(), [2; 6], "{told}");

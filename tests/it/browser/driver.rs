@@ -34,19 +34,31 @@ pub struct Browser {
 
 impl Browser {
     /// Opens a browser that trusts one authority and knows these hosts, with settings of its profile.
+    ///
+    /// A driver may lose its port to another process, and a browser may not start in time on a busy machine: both are tried again.
     pub async fn open(hosts: &[(&str, SocketAddr)], ca: &Path, settings: Value) -> Self {
+        for _ in 1..TRIES {
+            match Self::try_open(hosts, ca, &settings).await {
+                Ok(browser) => return browser,
+                Err(reason) => drop(writeln!(stderr(), "the browser is started again: {reason}")),
+            }
+        }
+        Self::try_open(hosts, ca, &settings).await.unwrap_or_else(|reason| panic!("{TRIES} tries: {reason}"))
+    }
+
+    async fn try_open(hosts: &[(&str, SocketAddr)], ca: &Path, settings: &Value) -> Result<Self, String> {
         let home = home_that_trusts(ca);
-        let (driver, addr) = start_driver(home.path()).await;
+        let arguments = arguments(hosts, home.path());
+        let (driver, addr) = start_driver(home.path()).await?;
         let mut browser = Self { driver, addr, session: String::new(), _home: home };
-        let arguments = arguments(hosts, browser._home.path());
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "timeouts": { "implicit": PATIENCE, "script": PATIENCE, "pageLoad": 2 * PATIENCE },
             "goog:chromeOptions": { "binary": CHROMIUM, "args": arguments, "prefs": settings },
             "goog:loggingPrefs": { "performance": "ALL", "browser": "ALL" },
         }}});
-        let opened = browser.call(Method::POST, "/session", wanted).await;
+        let opened = browser.try_call(Method::POST, "/session", wanted).await?;
         browser.session = opened["sessionId"].as_str().unwrap().to_owned();
-        browser
+        Ok(browser)
     }
 
     // === What a person does ===
@@ -297,20 +309,11 @@ fn arguments(hosts: &[(&str, SocketAddr)], home: &Path) -> Vec<String> {
     arguments
 }
 
-/// How often a chromedriver is started until one says its port.
+/// How often a browser and its driver are started until both work.
 const TRIES: usize = 3;
 
-/// Starts a chromedriver at a port of its choice: it picks one, and may lose it to another process before it listens there.
-async fn start_driver(home: &Path) -> (Child, SocketAddr) {
-    for _ in 0..TRIES {
-        if let Some(started) = try_driver(home).await {
-            return started;
-        }
-    }
-    panic!("chromedriver did not say its port in {TRIES} tries");
-}
-
-async fn try_driver(home: &Path) -> Option<(Child, SocketAddr)> {
+/// Starts a chromedriver at a port of its choice.
+async fn start_driver(home: &Path) -> Result<(Child, SocketAddr), String> {
     let mut driver = Command::new("chromedriver")
         .args(["--port=0", "--log-level=SEVERE"])
         .env("HOME", home)
@@ -338,9 +341,9 @@ async fn try_driver(home: &Path) -> Option<(Child, SocketAddr)> {
         }
     });
     if let Ok(port) = port.await {
-        return Some((driver, ([127, 0, 0, 1], port).into()));
+        return Ok((driver, ([127, 0, 0, 1], port).into()));
     }
     let _ = driver.kill();
     let _ = driver.wait();
-    None
+    Err("chromedriver does not say its port".to_owned())
 }
