@@ -5,7 +5,9 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on says where")]
 
 use std::hint::black_box;
+use std::net::Ipv4Addr;
 
+use callgate::limit::{KEYS, LimitSource, Limiter};
 use callgate::message::forwarded;
 use callgate::message::forwarded_chain::ForwardedChain;
 use callgate::message::guard::Guard;
@@ -16,6 +18,7 @@ use callgate::model::landing::{self, BaseUrl};
 use callgate::model::ott::{Ha1, OneTimeKey, login_token};
 use callgate::model::path;
 use callgate::model::principal::Principal;
+use callgate::model::rate::Rate;
 use callgate::model::template::{Template, Values};
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -107,5 +110,33 @@ fn login(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, http, login);
+/// Returns the source of the `nth` of many addresses that lie in no order.
+fn source(nth: u32) -> LimitSource {
+    LimitSource::address(Ipv4Addr::from_bits(nth.wrapping_mul(2_654_435_761)).into())
+}
+
+/// Counts events of so many keys in turn, in a table with room for `cap`; all are counted once before.
+fn decisions(c: &mut Criterion, name: &str, keys: u32, cap: usize) {
+    // Nothing is refused or forgotten meanwhile.
+    let limiter = Limiter::new("client", "1/min burst 50000000".parse::<Rate>().unwrap(), cap);
+    let count = |nth: u32| limiter.admit_source(&source(nth));
+    (0..keys).for_each(|nth| drop(count(nth)));
+    let mut nth = 0;
+    c.bench_function(&format!("limiter: {name}"), |b| {
+        b.iter(|| {
+            nth = (nth + 1) % keys;
+            count(black_box(nth))
+        });
+    });
+}
+
+fn limiter(c: &mut Criterion) {
+    for keys in [10, 1_000, 100_000, 1_000_000] {
+        // IPv4 has half of a table.
+        decisions(c, &format!("one of {keys} keys"), keys, 3_000_000);
+    }
+    decisions(c, "one of 1000000 keys, a table as callgate has it", 1_000_000, KEYS);
+}
+
+criterion_group!(benches, http, login, limiter);
 criterion_main!(benches);

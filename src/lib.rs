@@ -11,7 +11,7 @@
 //! | 7 | [`server`] | sockets, worker threads, connections; reload, hand-over, drain |
 //! | 6 | `proxy` | the path of a request |
 //! | 5 | `auth`, `exchange` | proof of the caller; a client's connection, its requests and their answers |
-//! | 4 | `pbx`, `limit`, `tickets`, `freeze`, `voximplant`, `acme`, `telemetry` | sessions of the PBX; quotas; single-use tickets; frozen accounts; users at Voximplant; certificates from an ACME server; spans, metrics and logs for a collector of OpenTelemetry |
+//! | 4 | `pbx`, [`limit`], `tickets`, `freeze`, `voximplant`, `acme`, `telemetry` | sessions of the PBX; quotas; single-use tickets; frozen accounts; users at Voximplant; certificates from an ACME server; spans, metrics and logs for a collector of OpenTelemetry |
 //! | 3 | `upstream`, `once` | connections to the app and the PBX; what works once and what has ended, here and at all members |
 //! | 2 | [`tls`], [`observe`], [`state`], `members` | certificates and trust; logs, metrics, health; state that outlives a restart; the engine that members share |
 //! | 1 | [`message`], [`config`], `budget`, `lazy_timer`, `backoff`, `descriptors`, `memory`, `seal`, `handshake_advice` | rules of HTTP messages; `proxy.toml`; bytes in buffers; deadlines; pauses between tries; open files; what a process remembers, for the next one; texts that browsers keep and cannot read; what to do about a TLS handshake that failed |
@@ -41,7 +41,7 @@ mod exchange;
 mod freeze;
 mod handshake_advice;
 mod lazy_timer;
-mod limit;
+pub mod limit;
 mod members;
 mod memory;
 pub mod message;

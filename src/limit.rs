@@ -28,8 +28,8 @@ use std::time::Duration;
 
 pub(crate) use self::distinct_keys::{DistinctKeys, Novelty};
 pub(crate) use self::key::LimitKey;
-pub(crate) use self::limit_rate::LimitRate;
-pub(crate) use self::limiter::{Limited, Limiter};
+pub use self::limit_rate::LimitRate;
+pub use self::limiter::{Limited, Limiter};
 use self::node_limits::{NodeLimiters, PbxLoginLimit};
 pub(crate) use self::query::LimitQuery;
 pub(crate) use self::races::Races;
@@ -37,7 +37,7 @@ pub(crate) use self::seen_credentials::SeenCredentials;
 use self::settled::SettledLimit;
 pub(crate) use self::shadow::LimitReport;
 use self::shadow::ShadowLimit;
-pub(crate) use self::source::LimitSource;
+pub use self::source::LimitSource;
 pub(crate) use self::usage::LimitUsage;
 use crate::config::{self, NodeIndex, PbxConfig, PbxNodes, PerNode};
 use crate::members::SharedEngine;
@@ -47,7 +47,7 @@ use crate::model::limit_set::LimitSet;
 use crate::model::rate::Rate;
 
 /// How many keys a limiter tells apart before new ones share an entry; about 2.5 MB for each limiter.
-const KEYS: usize = 100_000;
+pub const KEYS: usize = 100_000;
 /// How long a credential that has logged in is exempt from `failures` of its address, and one that the PBX accepted from
 /// `pbx_logins`.
 const PROVEN: Duration = Duration::from_secs(24 * 3600);

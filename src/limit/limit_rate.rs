@@ -6,7 +6,7 @@ use crate::model::rate::Rate;
 
 /// A quota, and the part of it that one member has while it is alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LimitRate {
+pub struct LimitRate {
     /// What this member admits by itself.
     pub(crate) own: Rate,
     /// What all members admit together.

@@ -22,7 +22,7 @@ use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::rate::Rate;
 
 /// A quota for each key; the number of keys told apart is bounded.
-pub(crate) struct Limiter<C: Clock = MonotonicClock> {
+pub struct Limiter<C: Clock = MonotonicClock> {
     name: &'static str,
     /// The PBX node that it is of; `None`: of all.
     node: Option<Box<str>>,
@@ -46,7 +46,7 @@ struct LimiterMemory {
 /// A key has used up its quota.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("more than {limit} in {window:?} for one {name}")]
-pub(crate) struct Limited {
+pub struct Limited {
     /// The name of the quota, as in `[limits]`.
     pub name: &'static str,
     /// How many events are admitted in `window`.
@@ -60,7 +60,7 @@ pub(crate) struct Limited {
 impl Limiter {
     /// Makes a limiter that tells `cap` keys apart; further keys share entries.
     #[must_use]
-    pub(crate) fn new(name: &'static str, rate: impl Into<LimitRate>, cap: usize) -> Self {
+    pub fn new(name: &'static str, rate: impl Into<LimitRate>, cap: usize) -> Self {
         Self::with_clock(name, rate.into(), cap, MonotonicClock)
     }
 
@@ -216,7 +216,7 @@ impl<C: Clock> Limiter<C> {
     ///
     /// # Errors
     /// When the source has used up its quota; such an event is not counted.
-    pub(crate) fn admit_source(&self, source: &LimitSource) -> Result<(), Limited> {
+    pub fn admit_source(&self, source: &LimitSource) -> Result<(), Limited> {
         self.admit_at(source.client, &LimitKey::from(source))
     }
 
@@ -224,7 +224,7 @@ impl<C: Clock> Limiter<C> {
     ///
     /// # Errors
     /// When it would not.
-    pub(crate) fn peek_source(&self, source: &LimitSource) -> Result<(), Limited> {
+    pub fn peek_source(&self, source: &LimitSource) -> Result<(), Limited> {
         self.peek_at(source.client, &LimitKey::from(source))
     }
 

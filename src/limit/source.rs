@@ -8,7 +8,7 @@ use crate::model::digest::Digest;
 
 /// The source of a request, as limits tell it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct LimitSource {
+pub struct LimitSource {
     /// The client, by [`client_key`].
     pub(super) client: IpAddr,
     kind: SourceKind,
@@ -38,7 +38,7 @@ pub(super) fn probe(seeds: &HashSeeds) -> Fingerprint {
 impl LimitSource {
     /// Returns the source of all requests of an address.
     #[must_use]
-    pub(crate) fn address(ip: IpAddr) -> Self {
+    pub fn address(ip: IpAddr) -> Self {
         Self { client: client_key(ip), kind: SourceKind::Address }
     }
 
