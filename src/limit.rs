@@ -46,7 +46,7 @@ use crate::model::account::AdminLevel;
 use crate::model::limit_set::LimitSet;
 use crate::model::rate::Rate;
 
-/// How many keys a limiter tells apart before new ones share an entry; about 2.5 MB for each limiter.
+/// How many keys a limiter tells apart before new ones share an entry; about 2.6 MB for each limiter.
 pub const KEYS: usize = 100_000;
 /// How long a credential that has logged in is exempt from `failures` of its address, and one that the PBX accepted from
 /// `pbx_logins`.

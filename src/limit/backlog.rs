@@ -8,14 +8,14 @@ use governor::state::StateStore;
 
 use super::key::LimitKey;
 use super::limiter::{CENTURY, quota};
-use super::seeds::HashSeeds;
-use super::table::{ArrivalTable, TableQuery};
+use super::seeds::HashSeed;
+use super::table::{ArrivalTable, TableKey, TableQuery};
 use crate::model::rate::Rate;
 
 /// Counts events by the same algorithm as a [`Limiter`](super::Limiter), and never refuses one. Of each key it knows the
 /// burst that would have been enough.
 pub(super) struct BacklogMeter {
-    seeds: HashSeeds,
+    seed: HashSeed,
     table: ArrivalTable,
     interval: u64,
     start: Instant,
@@ -26,7 +26,7 @@ impl BacklogMeter {
     pub(super) fn new(rate: Rate, cap: usize) -> Self {
         let interval = Nanos::from(quota(rate).replenish_interval());
         let table = ArrivalTable::new(cap, interval);
-        Self { seeds: HashSeeds::default(), table, interval: interval.as_u64(), start: Instant::now() }
+        Self { seed: HashSeed::default(), table, interval: interval.as_u64(), start: Instant::now() }
     }
 
     /// Counts an event of a key, and returns how many of its events are at once: those that the rate has not yet worked
@@ -43,7 +43,7 @@ impl BacklogMeter {
             let next = from.saturating_add(self.interval).min(end);
             Ok::<_, Infallible>((next, Nanos::new(next)))
         };
-        let Ok(next) = self.table.measure_and_replace(&TableQuery::Admit(key.places(&self.seeds)), admit);
+        let Ok(next) = self.table.measure_and_replace(&TableQuery::Admit(key.places(self.seed)), admit);
         (next - now).div_ceil(self.interval)
     }
 }

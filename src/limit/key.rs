@@ -1,48 +1,62 @@
 //! The keys by which limits count.
 
-use std::net::IpAddr;
+use std::borrow::Cow;
 
 use super::LimitSource;
-use super::seeds::HashSeeds;
-use super::table::KeyPlaces;
+use super::seeds::HashSeed;
+use super::table::{KeyPlaces, TableKey};
 
 /// What a limit counts by.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct LimitKey {
-    /// Its parts, each behind its length.
-    pub(super) bytes: Vec<u8>,
-    /// The client, by [`super::client_key`]; nothing for what belongs to no address.
-    pub(super) client: Option<IpAddr>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LimitKey {
+    /// The source of a request.
+    Source(LimitSource),
+    /// What belongs to no address: the parts that name it, each behind its length.
+    Parts(Vec<u8>),
 }
 
 impl LimitKey {
     /// Makes a key of parts that name something. Other parts are another key.
     pub(crate) fn of(parts: &[&[u8]]) -> Self {
-        let mut bytes = Vec::new();
-        for part in parts {
-            bytes.extend((part.len() as u64).to_be_bytes());
-            bytes.extend(*part);
-        }
-        Self { bytes, client: None }
+        Self::Parts(joined(parts))
     }
 
-    /// Returns its places in a table.
-    pub(super) fn places(&self, seeds: &HashSeeds) -> KeyPlaces {
-        match self.client {
-            None => seeds.places(self),
-            Some(client) => seeds.places_at(client, self),
+    /// Returns its name at the engine that members share.
+    pub(super) fn name(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Source(source) => {
+                let (kind, credential) = source.parts();
+                joined(&[kind.as_bytes(), source.client.to_string().as_bytes(), credential]).into()
+            }
+            Self::Parts(parts) => parts.into(),
         }
     }
+}
+
+impl TableKey for LimitKey {
+    fn places(&self, seed: HashSeed) -> KeyPlaces {
+        match self {
+            Self::Source(source) => source.places(seed),
+            Self::Parts(parts) => seed.places(&**parts),
+        }
+    }
+}
+
+/// Joins parts, each behind its length.
+fn joined(parts: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(parts.iter().map(|part| size_of::<u64>() + part.len()).sum());
+    for part in parts {
+        bytes.extend((part.len() as u64).to_be_bytes());
+        bytes.extend(*part);
+    }
+    bytes
 }
 
 impl From<&LimitSource> for LimitKey {
     fn from(source: &LimitSource) -> Self {
-        let (kind, credential) = source.parts();
-        let address = source.client.to_string();
-        Self { client: Some(source.client), ..Self::of(&[kind.as_bytes(), address.as_bytes(), credential]) }
+        Self::Source(*source)
     }
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,8 +1,6 @@
 //! A quota for each key, by governor's GCRA: the quota refills evenly, without fixed windows.
 
-use std::hash::Hash;
 use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use governor::clock::{Clock, MonotonicClock, Reference};
@@ -11,12 +9,11 @@ use governor::{Quota, RateLimiter};
 use serde::{Deserialize, Serialize};
 
 use super::gcra_script::GcraParameters;
-use super::key::LimitKey;
 use super::limit_rate::LimitRate;
 use super::packed::LifeLeft;
-use super::seeds::{Fingerprint, HashSeeds};
+use super::seeds::{Fingerprint, HashSeed};
 use super::source::{LimitSource, probe};
-use super::table::{ArrivalTable, TableMemory, TableQuery};
+use super::table::{ArrivalTable, TableKey, TableMemory, TableQuery};
 use super::usage::{self, LimitUsage};
 use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::rate::Rate;
@@ -27,7 +24,7 @@ pub struct Limiter<C: Clock = MonotonicClock> {
     /// The PBX node that it is of; `None`: of all.
     node: Option<Box<str>>,
     rate: LimitRate,
-    seeds: HashSeeds,
+    seed: HashSeed,
     table: ArrivalTable,
     /// The time 0 of the table.
     start: C::Instant,
@@ -38,7 +35,7 @@ pub struct Limiter<C: Clock = MonotonicClock> {
 #[derive(Serialize, Deserialize)]
 struct LimiterMemory {
     rate: Rate,
-    seeds: HashSeeds,
+    seed: HashSeed,
     probe: Fingerprint,
     table: TableMemory,
 }
@@ -153,13 +150,13 @@ impl<C: Clock> Limiter<C> {
         let table = ArrivalTable::new(cap, quota.replenish_interval().into());
         let start = clock.now();
         let limiter = RateLimiter::new(quota, table.clone(), clock);
-        Self { name, node: None, rate, seeds: HashSeeds::default(), table, start, limiter }
+        Self { name, node: None, rate, seed: HashSeed::default(), table, start, limiter }
     }
 
     fn to_memory(&self) -> LimiterMemory {
         let now = self.limiter.clock().now().duration_since(self.start);
-        let Self { rate, seeds, table, .. } = self;
-        LimiterMemory { rate: rate.own, seeds: *seeds, probe: probe(seeds), table: table.to_memory(now) }
+        let Self { rate, seed, table, .. } = self;
+        LimiterMemory { rate: rate.own, seed: *seed, probe: probe(*seed), table: table.to_memory(now) }
     }
 
     /// Makes a limiter with counts that were written `age` ago; nothing if they were those of another rate or size, or under
@@ -172,44 +169,27 @@ impl<C: Clock> Limiter<C> {
         memory: LimiterMemory,
         age: Duration,
     ) -> Option<Self> {
-        let LimiterMemory { rate: before, seeds, probe: expected, table } = memory;
-        let limiter = Self { seeds, ..Self::with_clock(name, rate, cap, clock) };
+        let LimiterMemory { rate: before, seed, probe: expected, table } = memory;
+        let limiter = Self { seed, ..Self::with_clock(name, rate, cap, clock) };
         let life = LifeLeft { longest: quota(rate.own).burst_size_replenished_in(), age };
-        let goes_on = before == rate.own && probe(&seeds) == expected && limiter.table.take_over(table, life);
+        let goes_on = before == rate.own && probe(seed) == expected && limiter.table.take_over(table, life);
         goes_on.then_some(limiter)
     }
 
-    /// Counts one event of a key.
+    /// Counts one event of a key. If the table is full, the event of a client counts with those of the networks around it.
     ///
     /// # Errors
     /// When the key has used up its quota; such an event is not counted.
-    pub(crate) fn admit<K: Hash + ?Sized>(&self, key: &K) -> Result<(), Limited> {
-        self.check(TableQuery::Admit(self.seeds.places(key)))
+    pub(super) fn admit<K: TableKey + ?Sized>(&self, key: &K) -> Result<(), Limited> {
+        self.check(TableQuery::Admit(key.places(self.seed)))
     }
 
     /// Checks whether an event of a key would be admitted. Counts nothing.
     ///
     /// # Errors
     /// When it would not.
-    pub(crate) fn peek<K: Hash + ?Sized>(&self, key: &K) -> Result<(), Limited> {
-        self.check(TableQuery::Peek(self.seeds.places(key)))
-    }
-
-    /// Counts one event of a key that belongs to a client. If the table is full, the event counts with those of the networks
-    /// around the client.
-    ///
-    /// # Errors
-    /// When the key has used up its quota; such an event is not counted.
-    pub(super) fn admit_at<K: Hash + ?Sized>(&self, client: IpAddr, key: &K) -> Result<(), Limited> {
-        self.check(TableQuery::Admit(self.seeds.places_at(client, key)))
-    }
-
-    /// Checks whether an event of a key that belongs to a client would be admitted. Counts nothing.
-    ///
-    /// # Errors
-    /// When it would not.
-    pub(super) fn peek_at<K: Hash + ?Sized>(&self, client: IpAddr, key: &K) -> Result<(), Limited> {
-        self.check(TableQuery::Peek(self.seeds.places_at(client, key)))
+    pub(super) fn peek<K: TableKey + ?Sized>(&self, key: &K) -> Result<(), Limited> {
+        self.check(TableQuery::Peek(key.places(self.seed)))
     }
 
     /// Counts one event of a source, by the memory of this member alone.
@@ -217,7 +197,7 @@ impl<C: Clock> Limiter<C> {
     /// # Errors
     /// When the source has used up its quota; such an event is not counted.
     pub fn admit_source(&self, source: &LimitSource) -> Result<(), Limited> {
-        self.admit_at(source.client, &LimitKey::from(source))
+        self.admit(source)
     }
 
     /// Checks whether an event of a source would be admitted, by the memory of this member alone. Counts nothing.
@@ -225,7 +205,7 @@ impl<C: Clock> Limiter<C> {
     /// # Errors
     /// When it would not.
     pub fn peek_source(&self, source: &LimitSource) -> Result<(), Limited> {
-        self.peek_at(source.client, &LimitKey::from(source))
+        self.peek(source)
     }
 
     fn check(&self, query: TableQuery) -> Result<(), Limited> {

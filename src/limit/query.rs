@@ -58,19 +58,15 @@ impl<'l> LimitQuery<'l> {
     /// # Errors
     /// When the limit is used up.
     pub(super) fn answer_here(&self) -> Result<(), Limited> {
-        match (self.counts, self.key.client) {
-            (true, None) => self.limiter.admit(&self.key),
-            (false, None) => self.limiter.peek(&self.key),
-            (true, Some(client)) => self.limiter.admit_at(client, &self.key),
-            (false, Some(client)) => self.limiter.peek_at(client, &self.key),
-        }
+        if self.counts { self.limiter.admit(&self.key) } else { self.limiter.peek(&self.key) }
     }
 
     fn of_engine(&self, engine: &SharedEngine) -> EngineQuery {
         let Rate { count, period, burst } = self.limiter.rate().shared;
         let rate = [u64::from(count.get()), period.as_secs(), u64::from(burst.get())].map(u64::to_be_bytes);
         // With another rate, the same arrival time means something else.
-        let item = [self.limiter.name().as_bytes(), rate.as_flattened(), &self.key.bytes];
+        let key = self.key.name();
+        let item = [self.limiter.name().as_bytes(), rate.as_flattened(), &key];
         let node = self.limiter.node().map(str::as_bytes);
         let item: Vec<_> = item.into_iter().chain(node).collect();
         EngineQuery {

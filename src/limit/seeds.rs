@@ -1,29 +1,18 @@
 //! Secret seeds under which keys are hashed. Unlike those of the standard library they can be passed to the next process.
 
-#[expect(deprecated, reason = "its algorithm is fixed and takes a key; its successors have neither")]
-use std::hash::SipHasher;
 use std::hash::{BuildHasher, Hash};
 
 use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
+use siphasher::sip128::{self, Hasher128};
 
 use crate::random;
 
-/// The hash of a key: 128 bits under two random seeds, enough to rule out collisions.
+/// The hash of a key: 128 bits under a random seed, enough to rule out collisions.
 pub(super) type Fingerprint = [u64; 2];
 
-/// Hashes keys of tables whose size is bounded, so that 128 bits tell them apart.
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
-pub(super) struct HashSeeds([HashSeed; 2]);
-
-impl HashSeeds {
-    /// Returns the fingerprint of a key.
-    pub(super) fn fingerprint<K: Hash + ?Sized>(&self, key: &K) -> Fingerprint {
-        self.0.each_ref().map(|seed| seed.hash_one(key))
-    }
-}
-
-/// The secret key of SipHash-2-4. By default a random one.
-#[derive(Clone, Copy, Serialize, Deserialize)]
+/// The secret key of SipHash-1-3. By default a random one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(super) struct HashSeed(u64, u64);
 
 impl Default for HashSeed {
@@ -32,12 +21,21 @@ impl Default for HashSeed {
     }
 }
 
-#[expect(deprecated, reason = "its algorithm is fixed and takes a key; its successors have neither")]
-impl BuildHasher for HashSeed {
-    type Hasher = SipHasher;
+impl HashSeed {
+    /// Returns the fingerprint of a key. The number of keys in a table is bounded, so that 128 bits tell them apart.
+    pub(super) fn fingerprint<K: Hash + ?Sized>(self, key: &K) -> Fingerprint {
+        let mut hasher = sip128::SipHasher13::new_with_keys(self.0, self.1);
+        key.hash(&mut hasher);
+        let hash = hasher.finish128();
+        [hash.h1, hash.h2]
+    }
+}
 
-    fn build_hasher(&self) -> SipHasher {
-        SipHasher::new_with_keys(self.0, self.1)
+impl BuildHasher for HashSeed {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0, self.1)
     }
 }
 
@@ -47,11 +45,11 @@ mod tests {
 
     #[test]
     fn seeds_that_were_passed_on_hash_as_before_and_no_two_alike() {
-        let seeds = HashSeeds::default();
-        let passed: HashSeeds = serde_json::from_str(&serde_json::to_string(&seeds).unwrap()).unwrap();
-        assert_eq!(passed.fingerprint("key"), seeds.fingerprint("key"));
-        assert_ne!(HashSeeds::default().fingerprint("key"), seeds.fingerprint("key"));
-        let [one, other] = seeds.fingerprint("key");
+        let seed = HashSeed::default();
+        let passed: HashSeed = serde_json::from_str(&serde_json::to_string(&seed).unwrap()).unwrap();
+        assert_eq!(passed.fingerprint("key"), seed.fingerprint("key"));
+        assert_ne!(HashSeed::default().fingerprint("key"), seed.fingerprint("key"));
+        let [one, other] = seed.fingerprint("key");
         assert_ne!(one, other);
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::packed::{LifeLeft, PackedEntry, PackedSet};
-use super::seeds::{Fingerprint, HashSeeds};
+use super::seeds::{Fingerprint, HashSeed};
 use super::source::{LimitSource, probe};
 use crate::memory::{MemoryWriter, ProcessMemory, nanos};
 
@@ -18,7 +18,7 @@ use crate::memory::{MemoryWriter, ProcessMemory, nanos};
 pub(crate) struct SeenCredentials {
     name: &'static str,
     life: Duration,
-    seeds: HashSeeds,
+    seed: HashSeed,
     sets: Box<[Mutex<Vec<SeenCredential>>]>,
 }
 
@@ -30,7 +30,7 @@ struct SeenCredential {
 /// The entries that have not expired, for a memory of the same size in the next process.
 #[derive(Serialize, Deserialize)]
 struct SeenMemory {
-    seeds: HashSeeds,
+    seed: HashSeed,
     probe: Fingerprint,
     sets: Vec<PackedSet>,
 }
@@ -43,7 +43,7 @@ impl SeenCredentials {
     #[must_use]
     pub(crate) fn new(name: &'static str, cap: usize, life: Duration) -> Self {
         let sets = (0..cap.div_ceil(WAYS).max(1)).map(|_| Mutex::default()).collect();
-        Self { name, life, seeds: HashSeeds::default(), sets }
+        Self { name, life, seed: HashSeed::default(), sets }
     }
 
     /// Makes a memory with the entries that a process before had under the same name.
@@ -70,18 +70,18 @@ impl SeenCredentials {
             (left > 0).then_some(PackedEntry { key: entry.key, left })
         };
         let sets = self.sets.iter().map(|set| PackedSet(lock(set).iter().filter_map(packed).collect()));
-        SeenMemory { seeds: self.seeds, probe: probe(&self.seeds), sets: sets.collect() }
+        SeenMemory { seed: self.seed, probe: probe(self.seed), sets: sets.collect() }
     }
 
     /// Adds entries that were written `age` ago to this empty memory, unless they come from one of another size or with other
     /// hashes.
     fn with(mut self, memory: SeenMemory, age: Duration, now: Instant) -> Self {
-        let SeenMemory { seeds, probe: expected, sets } = memory;
+        let SeenMemory { seed, probe: expected, sets } = memory;
         let fits = sets.len() == self.sets.len() && sets.iter().all(|set| set.0.len() <= WAYS);
-        if !fits || probe(&seeds) != expected {
+        if !fits || probe(seed) != expected {
             return self;
         }
-        self.seeds = seeds;
+        self.seed = seed;
         let life = LifeLeft { longest: self.life, age };
         for (set, packed) in self.sets.iter().zip(sets) {
             let live = |PackedEntry { key, left }| Some(SeenCredential { key, until: now + life.of(left)? });
@@ -93,13 +93,13 @@ impl SeenCredentials {
     /// Returns whether a source is remembered.
     #[must_use]
     pub(crate) fn has(&self, source: &LimitSource, now: Instant) -> bool {
-        let key = self.seeds.fingerprint(source);
+        let key = self.seed.fingerprint(source);
         self.set(key).iter().any(|entry| entry.key == key && now < entry.until)
     }
 
     /// Remembers a source from now on. Returns whether it is new.
     pub(crate) fn note(&self, source: &LimitSource, now: Instant) -> bool {
-        let (key, until) = (self.seeds.fingerprint(source), now + self.life);
+        let (key, until) = (self.seed.fingerprint(source), now + self.life);
         let mut set = self.set(key);
         if let Some(entry) = set.iter_mut().find(|entry| entry.key == key) {
             let is_new = entry.until <= now;
@@ -116,7 +116,7 @@ impl SeenCredentials {
 
     /// Forgets a source.
     pub(crate) fn forget(&self, source: &LimitSource) {
-        let key = self.seeds.fingerprint(source);
+        let key = self.seed.fingerprint(source);
         self.set(key).retain(|entry| entry.key != key);
     }
 

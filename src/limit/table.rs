@@ -14,19 +14,34 @@ use governor::state::StateStore;
 use serde::{Deserialize, Serialize};
 
 use self::places::{KeyPlace, SetRegion};
-pub(super) use self::places::{KeyPlaces, TableQuery};
+pub(super) use self::places::{KeyPlaces, TableKey, TableQuery};
 use super::packed::{LifeLeft, PackedEntry, PackedSet};
 use super::seeds::Fingerprint;
 
 /// A bounded store of theoretical arrival times (a term of GCRA), by hashed key.
 ///
-/// It holds at most 25 bytes for each key of its capacity, and 16 KiB for the shared cells. Its clones are the same table.
+/// It holds at most 26 bytes for each key of its capacity, and 16 KiB for the shared cells. Its clones are the same table.
 #[derive(Clone)]
 pub(super) struct ArrivalTable {
-    sets: Arc<[Mutex<Vec<ArrivalEntry>>]>,
+    sets: Arc<[Mutex<ArrivalSet>]>,
     ways: usize,
     shared: Arc<[Mutex<Nanos>]>,
     interval: Nanos,
+}
+
+/// The entries of one set.
+struct ArrivalSet {
+    /// A byte of each key.
+    tags: [u8; WAYS],
+    /// No entry is dead before this time.
+    earliest: Nanos,
+    entries: Vec<ArrivalEntry>,
+}
+
+impl Default for ArrivalSet {
+    fn default() -> Self {
+        Self { tags: [0; WAYS], earliest: Nanos::default(), entries: Vec::new() }
+    }
 }
 
 /// The entry of one key. After its arrival time it is dead, which equals absent.
@@ -60,7 +75,7 @@ impl ArrivalTable {
     pub(super) fn to_memory(&self, now: Nanos) -> TableMemory {
         let left = |arrival: Nanos| Some(arrival.saturating_sub(now).as_u64()).filter(|left| *left > 0);
         let packed = |entry: &ArrivalEntry| left(entry.arrival).map(|left| PackedEntry { key: entry.key, left });
-        let sets = self.sets.iter().map(|set| PackedSet(lock(set).iter().filter_map(packed).collect()));
+        let sets = self.sets.iter().map(|set| PackedSet(lock(set).entries.iter().filter_map(packed).collect()));
         let shared = self.shared.iter().enumerate().filter_map(|(cell, arrival)| Some((cell, left(*lock(arrival))?)));
         TableMemory { ways: self.ways, sets: sets.collect(), shared: shared.collect() }
     }
@@ -69,7 +84,7 @@ impl ArrivalTable {
     pub(super) fn usage(&self, now: Nanos) -> (usize, Nanos) {
         let (mut keys, mut longest) = (0, Nanos::default());
         for set in &*self.sets {
-            for entry in lock(set).iter().filter(|entry| entry.arrival > now) {
+            for entry in lock(set).entries.iter().filter(|entry| entry.arrival > now) {
                 keys += 1;
                 longest = longest.max(entry.arrival.saturating_sub(now));
             }
@@ -92,7 +107,8 @@ impl ArrivalTable {
         }
         for (set, packed) in self.sets.iter().zip(memory.sets) {
             let live = |PackedEntry { key, left }| Some(ArrivalEntry { key, arrival: life.of(left)?.into() });
-            lock(set).extend(packed.0.into_iter().filter_map(live));
+            let mut set = lock(set);
+            packed.0.into_iter().filter_map(live).for_each(|entry| set.push(entry));
         }
         for (cell, left) in memory.shared {
             *lock(&self.shared[cell]) = life.of(left).unwrap_or_default().into();
@@ -101,7 +117,7 @@ impl ArrivalTable {
     }
 
     /// Returns the set of a place: one of its region, within the window of its networks.
-    fn set(&self, place: &KeyPlace) -> &Mutex<Vec<ArrivalEntry>> {
+    fn set(&self, place: &KeyPlace) -> &Mutex<ArrivalSet> {
         let half = self.sets.len().div_ceil(2);
         let region = match place.region {
             SetRegion::Whole => &self.sets[..],
@@ -109,20 +125,8 @@ impl ArrivalTable {
             // With one set, both share it.
             SetRegion::V6 => &self.sets[half.min(self.sets.len() - 1)..],
         };
-        let window = (region.len() / NETWORKS).max(1) as u64;
-        &region[(place.set_number(window) % region.len() as u64) as usize]
-    }
-
-    /// Returns an entry for a new key: a dead one, or a new one while the set may grow.
-    fn free_entry<'set>(&self, set: &'set mut Vec<ArrivalEntry>, now: Nanos) -> Option<&'set mut ArrivalEntry> {
-        if let Some(dead) = set.iter().position(|entry| entry.arrival <= now) {
-            return set.get_mut(dead);
-        }
-        if set.len() == self.ways {
-            return None;
-        }
-        set.push(ArrivalEntry { key: Fingerprint::default(), arrival: Nanos::default() });
-        set.last_mut()
+        let window = (region.len() / NETWORKS).max(1);
+        &region[place.set_index(region.len(), window)]
     }
 
     /// Answers a query in the entry of a place; nothing if its set is full of other live keys.
@@ -134,17 +138,80 @@ impl ArrivalTable {
         measure: impl Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     ) -> Option<Result<T, E>> {
         let mut set = lock(self.set(place));
-        if let Some(entry) = set.iter_mut().find(|entry| entry.key == place.key) {
+        if let Some(entry) = set.find(place.key) {
             return Some(query.answer(&mut entry.arrival, now, place.share, measure));
         }
         if query.is_peek() {
-            let has_room = set.len() < self.ways || set.iter().any(|entry| entry.arrival <= now);
+            let has_room = set.entries.len() < self.ways || set.dead(now).is_some();
             return has_room.then(|| measure(None).map(|(outcome, _)| outcome));
         }
-        let entry = self.free_entry(&mut set, now)?;
-        *entry = ArrivalEntry { key: place.key, arrival: Nanos::default() };
+        let entry = set.make(place.key, now, self.ways)?;
         Some(query.answer(&mut entry.arrival, now, place.share, measure))
     }
+}
+
+impl ArrivalSet {
+    /// Finds the entry of a key.
+    fn find(&mut self, key: Fingerprint) -> Option<&mut ArrivalEntry> {
+        let pattern = u64::from_ne_bytes([tag(key); 8]);
+        let (words, _) = self.tags.as_chunks::<8>();
+        for (nth, word) in words.iter().enumerate() {
+            let mut equal = zero_bytes(u64::from_le_bytes(*word) ^ pattern);
+            while equal != 0 {
+                let index = nth * 8 + equal.trailing_zeros() as usize / 8;
+                if self.entries.get(index).is_some_and(|entry| entry.key == key) {
+                    return self.entries.get_mut(index);
+                }
+                equal &= equal - 1;
+            }
+        }
+        None
+    }
+
+    /// Makes an entry for a new key in the place of a dead one, or behind the others while there are fewer than `ways`.
+    fn make(&mut self, key: Fingerprint, now: Nanos, ways: usize) -> Option<&mut ArrivalEntry> {
+        let entry = ArrivalEntry { key, arrival: Nanos::default() };
+        match self.dead(now) {
+            Some(dead) => {
+                (self.tags[dead], self.entries[dead]) = (tag(key), entry);
+                self.entries.get_mut(dead)
+            }
+            None if self.entries.len() < ways => {
+                self.push(entry);
+                self.entries.last_mut()
+            }
+            None => None,
+        }
+    }
+
+    /// Finds a dead entry.
+    fn dead(&mut self, now: Nanos) -> Option<usize> {
+        if self.earliest > now {
+            return None;
+        }
+        let dead = self.entries.iter().position(|entry| entry.arrival <= now);
+        if dead.is_none() {
+            self.earliest = self.entries.iter().map(|entry| entry.arrival).min().unwrap_or_default();
+        }
+        dead
+    }
+
+    fn push(&mut self, entry: ArrivalEntry) {
+        self.tags[self.entries.len()] = tag(entry.key);
+        self.earliest = self.earliest.min(entry.arrival);
+        self.entries.push(entry);
+    }
+}
+
+/// Returns the byte of a key by which most others are told from it without a look at them.
+const fn tag([_, key]: Fingerprint) -> u8 {
+    (key >> 56) as u8
+}
+
+/// Returns the highest bit of each byte that is 0.
+const fn zero_bytes(word: u64) -> u64 {
+    const LOW: u64 = u64::from_ne_bytes([0x7f; 8]);
+    !(((word & LOW) + LOW) | word | LOW)
 }
 
 impl StateStore for ArrivalTable {
@@ -157,12 +224,12 @@ impl StateStore for ArrivalTable {
         // governor does not pass the time, but it always admits an unknown key until now + interval.
         let now = measure(None)?.1.saturating_sub(self.interval);
         let places = query.places();
-        for place in places.places() {
-            if let Some(answer) = self.answer_in_set(query, place, now, &measure) {
+        for place in places.iter() {
+            if let Some(answer) = self.answer_in_set(query, &place, now, &measure) {
                 return answer;
             }
         }
-        let mut cell = lock(&self.shared[(places.cell() % self.shared.len() as u64) as usize]);
+        let mut cell = lock(&self.shared[(places.cell() % SHARED as u64) as usize]);
         query.answer(&mut cell, now, places.cell_share(), measure)
     }
 }
