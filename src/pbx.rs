@@ -31,7 +31,7 @@ pub(crate) use self::issued_sessions::{
 };
 pub(crate) use self::session_checks::{Check, SessionChecks};
 pub(crate) use self::tenants::Tenants;
-use crate::config::{self, Dialect};
+use crate::config::{self, Dialect, UpstreamUrl};
 use crate::model::account::{Language, Role};
 use crate::model::session::{self, SessionId};
 use crate::model::session_state::{SessionMarkers, SessionState};
@@ -51,7 +51,10 @@ const MAX_DESCRIPTION: usize = 64 << 10;
 pub(crate) struct Pbx {
     /// The name of the node, where there are several.
     node: Option<String>,
+    /// Its idle connections have carried requests for sessions and nothing else.
     upstream: Rc<Upstream>,
+    /// The `Host` of its `url`, if all have the same.
+    host: Option<HeaderValue>,
     /// The Basic credentials of the administrator.
     admin: HeaderValue,
     dialect: Dialect,
@@ -99,7 +102,8 @@ pub(crate) enum Error {
 }
 
 impl Pbx {
-    /// Makes a client of the PBX behind `upstream`. All workers share the breaker. `node`: its name, where there are several.
+    /// Makes a client of the PBX behind `upstream`, which no client's request uses. All workers share the breaker. `node`:
+    /// its name, where there are several.
     #[must_use]
     pub(crate) fn new(
         upstream: Rc<Upstream>,
@@ -109,8 +113,9 @@ impl Pbx {
         breaker: Arc<Breaker>,
         tally: Tally,
     ) -> Self {
-        let node = node.map(str::to_owned);
-        Self { node, upstream, admin: basic(admin), dialect: pbx.dialect, deadline: pbx.timeout, breaker, tally }
+        let (node, host) = (node.map(str::to_owned), common_host(&pbx.upstream.urls));
+        let (admin, deadline) = (basic(admin), pbx.timeout);
+        Self { node, upstream, host, admin, dialect: pbx.dialect, deadline, breaker, tally }
     }
 
     /// Mints a session for a user or an administrator. Sends one request, which continues if the caller leaves.
@@ -125,9 +130,8 @@ impl Pbx {
         let this = self.clone();
         let body = messages::mint_request(role, self.dialect);
         let asked = tokio::task::spawn_local(async move {
-            let proof = (header::AUTHORIZATION, this.admin.clone());
             let asked = Instant::now();
-            let answer = this.request(Method::POST, None, Some(proof), body).await;
+            let answer = timeout(this.deadline, this.ask_for_session(body)).await.unwrap_or(Err(Error::Timeout));
             this.tally.mint_took(asked.elapsed());
             let minted = answer.and_then(|answer| messages::read_mint(answer.status, &answer.body));
             this.tally.mint(outcome(&minted));
@@ -206,7 +210,29 @@ impl Pbx {
         timeout(self.deadline, self.send(method, host, proof, body)).await.map_err(|_| Error::Timeout)?
     }
 
-    /// Sends a request on a connection of its own: a stale connection would leave it unknown whether to send it again.
+    /// Asks for a session, over a connection that has asked for others before, if there is one. If the PBX closes it at this
+    /// moment, there is no session: the request may have arrived, so it is not sent again.
+    async fn ask_for_session(&self, body: Bytes) -> Result<PbxAnswer, Error> {
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::AUTHORIZATION, self.admin.clone());
+        let request = |headers| {
+            upstream::request(Method::POST, Uri::from_static(SESSION), headers, RequestBody::Full(Some(body)))
+        };
+        let answer = match self.host.clone() {
+            Some(host) => {
+                headers.insert(header::HOST, host);
+                self.upstream.send(request(headers)).await
+            }
+            None => {
+                headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+                self.upstream.send_fresh(request(headers)).await
+            }
+        };
+        PbxAnswer::read(answer, MAX_ANSWER).await
+    }
+
+    /// Sends a request on a connection of its own: it shows what belongs to one browser.
     async fn send(
         &self,
         method: Method,
@@ -226,11 +252,7 @@ impl Pbx {
             RequestBody::Full(Some(body))
         };
         let request = upstream::request(method, Uri::from_static(SESSION), headers, body);
-        let answer = self.upstream.send_fresh(request).await.map_err(unreachable)?;
-        let UpstreamResponse::Final(response) = answer else { return Err(Error::BadResponse) };
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, max).collect().await.map_err(|_| Error::BadResponse)?.to_bytes();
-        Ok(PbxAnswer { status: head.status, headers: head.headers, body })
+        PbxAnswer::read(self.upstream.send_fresh(request).await, max).await
     }
 }
 
@@ -241,6 +263,24 @@ struct PbxAnswer {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
+}
+
+impl PbxAnswer {
+    /// Reads an answer whose body has `max` bytes at most.
+    async fn read(answer: Result<UpstreamResponse, upstream::Error>, max: usize) -> Result<Self, Error> {
+        let UpstreamResponse::Final(response) = answer.map_err(unreachable)? else { return Err(Error::BadResponse) };
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, max).collect().await.map_err(|_| Error::BadResponse)?.to_bytes();
+        Ok(Self { status: head.status, headers: head.headers, body })
+    }
+}
+
+/// Returns the `Host` of all addresses, if they have the same: then it does not matter which one a connection leads to.
+fn common_host(urls: &[UpstreamUrl]) -> Option<HeaderValue> {
+    let (first, others) = urls.split_first()?;
+    let host = first.authority();
+    let is_common = others.iter().all(|other| other.authority() == host);
+    HeaderValue::try_from(host).ok().filter(|_| is_common)
 }
 
 const fn outcome(minted: &Result<SessionId, Error>) -> MintOutcome {

@@ -95,7 +95,7 @@ impl Proxy {
         let forward = Forward::new(&hosts, shared, before.map(|before| &before.forward), &tally);
         let pbx = Arc::clone(&shared.pbx);
         let sessions = config.pbx.indexed().map(|(node, settings)| {
-            let (upstream, admin) = (&forward.pbx()[node], settings.admin.as_ref()?);
+            let (upstream, admin) = (&forward.pbx_logins()[node], settings.admin.as_ref()?);
             Some(Sessions::new(upstream, (&config.pbx, node), admin, Arc::clone(&pbx), tally.clone()))
         });
         let sessions = sessions.collect();

@@ -43,6 +43,9 @@ pub(super) struct Forward {
     hosts: Rc<Hosts>,
     app: Option<Rc<Upstream>>,
     pbx: PerNode<Rc<Upstream>>,
+    /// The PBX nodes again, for callgate's own requests: the administrator's password and a client's request never share a
+    /// connection.
+    pbx_logins: PerNode<Rc<Upstream>>,
     /// The sessions that went out, by which the owner of a request to the PBX is found.
     issued: Arc<IssuedSessions>,
 }
@@ -80,14 +83,18 @@ impl Forward {
             });
             kept.map_or_else(|| new(connector, app, UpstreamName::App), Rc::clone)
         });
-        let pbx = config.pbx.indexed().map(|(node, PbxConfig { name, upstream, .. })| {
-            let kept = before.and_then(|before| {
-                let (known, nodes) = (before.hosts.config.pbx.named(name)?, &before.hosts.config.pbx);
-                may_keep(before, &nodes[known].upstream, upstream).then(|| &before.pbx[known])
+        let pbx_nodes = |of: fn(&Self) -> &PerNode<Rc<Upstream>>| {
+            let nodes = config.pbx.indexed().map(|(node, PbxConfig { name, upstream, .. })| {
+                let kept = before.and_then(|before| {
+                    let (known, nodes) = (before.hosts.config.pbx.named(name)?, &before.hosts.config.pbx);
+                    may_keep(before, &nodes[known].upstream, upstream).then(|| &of(before)[known])
+                });
+                kept.map_or_else(|| new(&shared.connectors.pbx[node], upstream, UpstreamName::Pbx), Rc::clone)
             });
-            kept.map_or_else(|| new(&shared.connectors.pbx[node], upstream, UpstreamName::Pbx), Rc::clone)
-        });
-        Self { app, pbx: pbx.collect(), hosts: Rc::clone(hosts), issued: Arc::clone(&shared.pbx.issued) }
+            nodes.collect()
+        };
+        let (pbx, pbx_logins) = (pbx_nodes(|one| &one.pbx), pbx_nodes(|one| &one.pbx_logins));
+        Self { app, pbx, pbx_logins, hosts: Rc::clone(hosts), issued: Arc::clone(&shared.pbx.issued) }
     }
 
     /// Returns the upstream of the app.
@@ -98,6 +105,11 @@ impl Forward {
     /// Returns the upstreams of the PBX nodes.
     pub(super) const fn pbx(&self) -> &PerNode<Rc<Upstream>> {
         &self.pbx
+    }
+
+    /// Returns the upstreams of the PBX nodes for callgate's own requests.
+    pub(super) const fn pbx_logins(&self) -> &PerNode<Rc<Upstream>> {
+        &self.pbx_logins
     }
 
     /// Closes the upstream connections that no request will be sent over, once a `successor` is in its place.
@@ -116,7 +128,7 @@ impl Forward {
     }
 
     fn upstreams(&self) -> impl Iterator<Item = &Rc<Upstream>> {
-        self.app.iter().chain(&self.pbx)
+        self.app.iter().chain(&self.pbx).chain(&self.pbx_logins)
     }
 
     /// Finds the upstream of a request by its host and the canonical copy of its path.

@@ -5,7 +5,7 @@ mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use callgate::demo::server::{self, Handler, Reply, StandIn, serve};
@@ -46,6 +46,7 @@ impl Vodia {
         let running = serve(FaultyPbx {
             pbx: VodiaPbx::new(options),
             faults: Mutex::default(),
+            connections: AtomicUsize::new(0),
             seen: Recent::new(),
             mints: Recent::new(),
             admin_elsewhere: AtomicBool::new(false),
@@ -57,6 +58,11 @@ impl Vodia {
     /// Changes the faults, from the next request on.
     pub fn set(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut lock(&self.running.handler.faults));
+    }
+
+    /// Returns how many connections were made.
+    pub fn connections(&self) -> usize {
+        self.running.handler.connections.load(Ordering::Relaxed)
     }
 
     /// Returns the latest thousand requests, oldest first.
@@ -105,6 +111,7 @@ impl Vodia {
 struct FaultyPbx {
     pbx: VodiaPbx,
     faults: Mutex<Faults>,
+    connections: AtomicUsize,
     seen: Recent<Seen>,
     mints: Recent<Mint>,
     admin_elsewhere: AtomicBool,
@@ -112,11 +119,12 @@ struct FaultyPbx {
 
 impl Handler for FaultyPbx {
     fn admits(&self, peer: IpAddr) -> bool {
-        !lock(&self.faults).refuse_connections && self.pbx.admits(peer)
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        self.is_open_to(peer)
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: IpAddr) -> Reply {
-        if !self.admits(peer) {
+        if !self.is_open_to(peer) {
             return Reply::hang_up();
         }
         self.seen.push(Seen::of(&request));
@@ -148,6 +156,10 @@ impl Handler for FaultyPbx {
 }
 
 impl FaultyPbx {
+    fn is_open_to(&self, peer: IpAddr) -> bool {
+        !lock(&self.faults).refuse_connections && self.pbx.admits(peer)
+    }
+
     async fn mint(&self, mut request: PbxRequest, faults: &Faults) -> Reply {
         let mut record = mint_of(&request);
         if self.is_password_changed() {

@@ -305,6 +305,57 @@ async fn a_mint_that_was_sent_is_not_asked_twice() {
     assert_eq!(stage.minted().len(), 2);
 }
 
+// === What a mint costs ===
+
+/// A stage whose one worker keeps idle connections for longer than a test takes.
+fn keeping() -> Plan<'static> {
+    Plan { top: "workers = 1", pbx: "timeouts = { keep_alive = \"60s\" }", ..Plan::default() }
+}
+
+#[tokio::test]
+async fn mints_cost_one_request_each_and_share_a_connection_with_no_client() {
+    let stage = keeping().start().await;
+    for minted in 1..=5 {
+        stage.as_alice("/auth/pbx").send().await.expect(303);
+        assert_eq!((stage.pbx.requests().len(), stage.pbx.connections()), (minted, 1));
+    }
+    let hosts: Vec<_> = stage.pbx.requests().iter().map(|seen| seen.header("host").map(str::to_owned)).collect();
+    assert_eq!(hosts, vec![Some(stage.pbx.addr.to_string()); 5]);
+    for _ in 0..2 {
+        stage.gate.get("/").host("pbx.test").send().await.expect(200);
+        assert_eq!(stage.pbx.connections(), 2, "a client's request has a connection of its own");
+        stage.as_alice("/auth/pbx").send().await.expect(303);
+        assert_eq!(stage.pbx.connections(), 2);
+    }
+    assert!(!stage.pbx.saw_admin_elsewhere());
+}
+
+#[tokio::test]
+async fn of_addresses_with_names_of_their_own_each_is_asked_by_its_own() {
+    let closed = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let first = closed.local_addr().unwrap();
+    drop(closed);
+    let stage = Plan { pbx_first_at: Some(first), ..keeping() }.start().await;
+    for minted in 1..=3 {
+        stage.as_alice("/auth/pbx").send().await.expect(303);
+        assert_eq!(stage.pbx.connections(), minted);
+    }
+    let addr = stage.pbx.addr.to_string();
+    assert!(stage.pbx.requests().iter().all(|seen| seen.header("host") == Some(&addr)));
+}
+
+#[tokio::test]
+async fn a_mint_over_a_kept_connection_that_closes_meanwhile_is_not_asked_twice() {
+    let stage = keeping().start().await;
+    stage.as_alice("/auth/pbx").send().await.expect(303);
+    stage.pbx_does(|faults| faults.wrong = Wrong::Drop);
+    check_failure(&stage, &stage.as_alice("/auth/pbx").send().await.expect(502));
+    assert_eq!((stage.minted().len(), stage.pbx.connections()), (2, 1));
+    stage.pbx_does(|faults| faults.wrong = Wrong::Nothing);
+    stage.as_alice("/auth/pbx").send().await.expect(303);
+    assert_eq!((stage.minted().len(), stage.pbx.connections()), (3, 2));
+}
+
 // === Programs that look ahead ===
 
 #[tokio::test]
