@@ -10,10 +10,9 @@ mod connector;
 mod endpoint;
 mod error;
 mod fetch;
-mod head_scanner;
 mod health;
+mod http1;
 mod idle;
-mod interim;
 mod io;
 mod lookup;
 mod outbound;
@@ -21,7 +20,6 @@ mod passthrough_target;
 mod permits;
 mod request_body;
 mod response_body;
-mod task_waker;
 mod tunnel;
 
 use std::cell::{Cell, RefCell};
@@ -32,7 +30,6 @@ use std::time::Duration;
 
 use http::header::{self, HeaderMap};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
-use hyper::body::Incoming;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -43,8 +40,8 @@ use self::conn::{AttemptError, Conn, ResponseDeadlines};
 pub(crate) use self::connector::{Connector, EndpointProbe, EndpointReport};
 pub(crate) use self::error::{ConnectError, Error};
 pub(crate) use self::fetch::{FetchError, Fetcher, fetch_plain, send_once};
+pub(crate) use self::http1::{Interim, OnInterim};
 use self::idle::IdleConns;
-pub(crate) use self::interim::{Interim, OnInterim};
 pub(crate) use self::lookup::start as start_lookups;
 pub(crate) use self::passthrough_target::PassthroughTarget;
 pub(crate) use self::permits::Requester;
@@ -231,8 +228,8 @@ impl Upstream {
         let (mut lacks_host, mut closed_at_once) = (false, false);
         loop {
             let is_fresh = matches!(carrier, Carrier::New(_));
-            let again = (!is_fresh && is_repeatable(&request)).then(|| copy(&request));
-            let conn = match carrier {
+            let may_repeat = !is_fresh && is_repeatable(&request);
+            let mut conn = match carrier {
                 Carrier::Open(conn) => conn,
                 // Boxed: connecting is rare, and its future is large.
                 Carrier::New(choice) => Box::pin(self.connect(&context.requester, choice)).await?,
@@ -244,18 +241,15 @@ impl Upstream {
                 request.headers_mut().insert(header::HOST, self.connector.host(endpoint));
             }
             self.tally.request(self.name, if is_fresh { ConnectionUse::New } else { ConnectionUse::Reused });
-            request = match (conn.send(request, self.deadlines, context.on_interim).await, again) {
-                (Ok((response, conn)), _) => return self.receive(response, conn, auth, context),
-                (Err(AttemptError::Unsent(request)), _) if !is_fresh => *request,
-                (Err(AttemptError::Lost(_)), Some(again)) => again,
-                (Err(AttemptError::Unsent(request)), _)
-                    if !closed_at_once && self.connector.closed_at_once(endpoint) =>
-                {
+            match conn.send(&mut request, self.deadlines, context.on_interim).await {
+                Ok((head, conn)) => return self.receive(head, conn, auth, context),
+                Err(AttemptError::Unsent) if !is_fresh => {}
+                Err(AttemptError::Lost(_)) if may_repeat => {}
+                Err(AttemptError::Unsent) if !closed_at_once && self.connector.closed_at_once(endpoint) => {
                     closed_at_once = true;
-                    *request
                 }
-                (Err(error), _) => return Err(self.give_up(endpoint, error)),
-            };
+                Err(error) => return Err(self.give_up(endpoint, error)),
+            }
             carrier = Carrier::New(self.connector.choose_again(endpoint));
             self.tally.retry(self.name);
         }
@@ -265,7 +259,7 @@ impl Upstream {
         let connected = self.connector.connect(requester, choice).await;
         self.tally.connect(self.name, connected.as_ref().map_or_else(Error::connect_result, |_| ConnectResult::Ok));
         let (io, endpoint, counts) = connected?;
-        Conn::new(io, endpoint, counts).await.map_err(Error::Broken)
+        Ok(Conn::new(io, endpoint, counts))
     }
 
     // === Failures ===
@@ -273,7 +267,7 @@ impl Upstream {
     /// Returns why a request is not sent again.
     fn give_up(&self, endpoint: EndpointIndex, error: AttemptError) -> Error {
         match error {
-            AttemptError::Unsent(_) => self.count(Error::BadResponse(CLOSED_AT_ONCE)),
+            AttemptError::Unsent => self.count(Error::BadResponse(CLOSED_AT_ONCE)),
             AttemptError::HungUp(error) => self.count(Error::Broken(error)),
             AttemptError::Lost(error) => self.blame(endpoint, Error::Broken(error)),
             AttemptError::Failed(error) => self.blame(endpoint, error),
@@ -313,12 +307,12 @@ impl Upstream {
 
     fn receive(
         self: &Rc<Self>,
-        response: Response<Incoming>,
+        response: Response<()>,
         mut conn: Box<Conn>,
         auth: ConnectionAuth,
         context: SendContext<'_>,
     ) -> Result<UpstreamResponse, Error> {
-        let (mut head, body) = response.into_parts();
+        let (mut head, ()) = response.into_parts();
         if let Some(sent) = context.sent {
             sent.set(Some(conn.sent_at()));
         }
@@ -331,16 +325,14 @@ impl Upstream {
         }
         framing::normalize_answer(&mut head).map_err(|unclear| self.blame(conn.endpoint, unclear.into()))?;
         self.connector.answered(conn.endpoint);
-        if head.version != Version::HTTP_11 {
-            // hyper would otherwise speak HTTP/1.0 from now on, to this upstream and to the client.
-            conn.retire();
-            head.version = Version::HTTP_11;
-        }
+        conn.begin_body(&head).map_err(|error| self.blame(conn.endpoint, Error::Broken(error)))?;
+        // hyper would otherwise speak HTTP/1.0 to the client.
+        head.version = Version::HTTP_11;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let upgraded = conn.into_upgraded(context.ledger);
             return Ok(UpstreamResponse::Upgraded(Response::from_parts(head, ()), upgraded));
         }
-        let body = ResponseBody::new(body, conn, Rc::clone(self), lease);
+        let body = ResponseBody::new(conn, Rc::clone(self), lease);
         Ok(UpstreamResponse::Final(Response::from_parts(head, body)))
     }
 
@@ -432,11 +424,6 @@ fn is_repeatable(request: &Request<RequestBody>) -> bool {
     let idempotent =
         matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE);
     idempotent && matches!(request.body(), RequestBody::Empty)
-}
-
-fn copy(original: &Request<RequestBody>) -> Request<RequestBody> {
-    let (method, uri, headers) = (original.method().clone(), original.uri().clone(), original.headers().clone());
-    request(method, uri, headers, RequestBody::Empty)
 }
 
 /// Makes a request to an upstream.

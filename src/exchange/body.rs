@@ -51,8 +51,8 @@ impl Body {
     }
 
     /// Bounds each read of an upstream's body from now on, in bytes.
-    pub(crate) fn limit_read(&self, bytes: usize) {
-        if let BodyContent::Relayed(relay) = &self.content {
+    pub(crate) fn limit_read(&mut self, bytes: usize) {
+        if let BodyContent::Relayed(relay) = &mut self.content {
             relay.set_read_limit(bytes);
         }
     }

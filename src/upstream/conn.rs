@@ -1,34 +1,25 @@
 //! One connection to an upstream, lent to one exchange at a time.
 
-use std::cell::Cell;
-use std::fmt;
 use std::future::poll_fn;
 use std::mem;
-use std::pin::pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
+use http::{Request, Response, response};
+use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::Error;
 use super::choice::{EndpointIndex, ExchangeCounts, UnderWay};
-use super::head_scanner::ResponseHeadScanner;
-use super::interim::OnInterim;
+use super::http1::{Http1, Http1Error, OnInterim};
 use super::io::UpstreamIo;
 use super::request_body::{Phase, Progress, RequestBody};
-use super::task_waker::TaskWaker;
 use super::tunnel::Upgraded;
 use crate::budget::Ledger;
 use crate::lazy_timer::LazyTimer;
 
-/// The most bytes of an answer's head, and the most that are buffered of its body.
-const MAX_BUFFER: usize = 128 << 10;
 /// A connection of this age serves no further exchange, so that the name of the upstream is looked up again.
 const MAX_AGE: Duration = Duration::from_secs(300);
 
@@ -41,17 +32,11 @@ pub(super) struct ResponseDeadlines {
     pub(super) body_idle: Duration,
 }
 
-/// A connection, in the two halves that hyper makes of it. The exchange that uses it polls it.
+/// A connection. The exchange that uses it polls it.
+#[derive(Debug)]
 pub(super) struct Conn {
-    sender: SendRequest<RequestBody>,
-    connection: http1::Connection<TokioIo<UpstreamIo>, RequestBody>,
+    http: Http1,
     pub(super) timer: LazyTimer,
-    pub(super) task_waker: TaskWaker,
-    /// The connection's future has completed and must not be polled again.
-    has_ended: bool,
-    scanner: Rc<ResponseHeadScanner>,
-    /// The most bytes that one read returns.
-    read_limit: Rc<Cell<usize>>,
     /// The connection serves no further exchange.
     is_retired: bool,
     /// What the exchange that it serves now counts as.
@@ -64,78 +49,54 @@ pub(super) struct Conn {
     pub(super) endpoint: EndpointIndex,
 }
 
-impl fmt::Debug for Conn {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Conn").field("has_ended", &self.has_ended).finish_non_exhaustive()
-    }
-}
-
 /// Why a request had no answer, and whether it may be sent again.
 pub(super) enum AttemptError {
-    /// Nothing of it was written.
-    Unsent(Box<Request<RequestBody>>),
+    /// Nothing of it was written, and its body was not taken.
+    Unsent,
     /// The connection broke before the first byte of an answer.
-    Lost(hyper::Error),
+    Lost(Http1Error),
     /// The same while callgate waited for more of the client's body. The upstream closed during a slow upload; this
     /// does not count against its health.
-    HungUp(hyper::Error),
+    HungUp(Http1Error),
     /// It may not be sent again.
     Failed(Error),
 }
 
 impl Conn {
     /// Starts HTTP/1.1 on a connection. It is boxed, since it moves many times in its life.
-    pub(super) async fn new(
-        io: UpstreamIo,
-        endpoint: EndpointIndex,
-        counts: ExchangeCounts,
-    ) -> hyper::Result<Box<Self>> {
-        let (scanner, read_limit) = (io.scanner(), io.read_limit());
-        let (sender, connection) = http1::Builder::new().max_buf_size(MAX_BUFFER).handshake(TokioIo::new(io)).await?;
+    pub(super) fn new(io: UpstreamIo, endpoint: EndpointIndex, counts: ExchangeCounts) -> Box<Self> {
         let now = Instant::now();
-        Ok(Box::new(Self {
-            sender,
-            connection,
+        Box::new(Self {
+            http: Http1::new(io),
             timer: LazyTimer::default(),
-            task_waker: TaskWaker::new(),
-            has_ended: false,
-            scanner,
-            read_limit,
             is_retired: false,
             counts,
             opened: now,
             sent: now,
             idle_since: now,
             endpoint,
-        }))
+        })
     }
 
-    /// Sends a request and waits for the head of its answer. Interim answers are passed on before.
+    /// Sends a request and waits for the head of its answer. Interim answers are passed on before. The body of the
+    /// request is taken, its head is left.
     pub(super) async fn send(
         mut self: Box<Self>,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         deadlines: ResponseDeadlines,
         on_interim: OnInterim<'_>,
-    ) -> Result<(Response<Incoming>, Box<Self>), AttemptError> {
+    ) -> Result<(Response<()>, Box<Self>), AttemptError> {
+        if !self.http.is_open() {
+            return Err(AttemptError::Unsent);
+        }
         let progress = request.body().progress();
-        self.scanner.begin(on_interim.is_some());
+        self.http.begin(request);
         let sent = Instant::now();
         self.sent = sent;
         let answer = {
-            let Self { sender, connection, task_waker, timer, has_ended, scanner, .. } = &mut *self;
-            let mut answer = pin!(sender.try_send_request(request));
+            let Self { http, timer, .. } = &mut *self;
             poll_fn(|cx| {
-                // The connection first: it writes the request, and reads the answer into the channel that `answer`
-                // empties. Only the connection fills that channel, so `answer` needs no waker of its own.
-                if !*has_ended {
-                    *has_ended = connection.poll_without_shutdown(&mut task_waker.context(cx)).is_ready();
-                }
-                let polled = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-                // If hyper could not parse it, what looked like an interim answer is not one.
-                if !matches!(&polled, Poll::Ready(Err(error)) if error.error().is_parse()) {
-                    scanner.interims().notify(on_interim);
-                }
-                if let Poll::Ready(answer) = polled {
+                if let Poll::Ready(answer) = http.poll_head(cx, on_interim) {
                     return Poll::Ready(Ok(answer));
                 }
                 let (due, late) = due(sent, progress.as_deref(), deadlines);
@@ -144,13 +105,33 @@ impl Conn {
             .await
         };
         match answer {
-            Ok(Ok(response)) => Ok((response, self)),
-            Ok(Err(mut error)) => Err(match error.take_message() {
-                Some(request) => AttemptError::Unsent(Box::new(request)),
-                None => self.failure(error.into_error(), progress.as_deref()),
-            }),
+            Ok(Ok(head)) => Ok((head, self)),
+            Ok(Err(error)) => Err(self.failure(error, progress.as_deref())),
             Err(late) => Err(AttemptError::Failed(late)),
         }
+    }
+
+    /// Prepares to read the body that follows a head.
+    ///
+    /// # Errors
+    /// When the head does not say where the body ends.
+    pub(super) fn begin_body(&mut self, head: &response::Parts) -> Result<(), Http1Error> {
+        self.http.begin_body(head)
+    }
+
+    /// Sends what is left of a request, and reads the next frame of the body.
+    pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Http1Error>>> {
+        self.http.poll_body(cx)
+    }
+
+    /// Tells whether the whole body of the answer has been read.
+    pub(super) const fn has_whole_body(&self) -> bool {
+        self.http.has_whole_body()
+    }
+
+    /// Returns what is known about the length of the body that is left.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.http.size_hint()
     }
 
     /// Returns when the last request was sent.
@@ -158,29 +139,14 @@ impl Conn {
         self.sent
     }
 
-    /// Polls the connection: sends what is left of a request's body, reads what has arrived.
-    pub(super) fn poll(&mut self, cx: &Context<'_>) {
-        if !self.has_ended {
-            self.has_ended = self.connection.poll_without_shutdown(&mut self.task_waker.context(cx)).is_ready();
-        }
-    }
-
     /// Sets the most bytes that one read returns from now on.
-    pub(super) fn set_read_limit(&self, bytes: usize) {
-        self.read_limit.set(bytes);
-    }
-
-    /// Tells whether the connection has ended.
-    pub(super) const fn has_ended(&self) -> bool {
-        self.has_ended
+    pub(super) fn set_read_limit(&mut self, bytes: usize) {
+        self.http.set_read_limit(bytes);
     }
 
     /// Tells whether both directions of the last exchange have ended, so that a new one may begin.
     pub(super) fn is_free(&mut self) -> bool {
-        if !self.sender.is_ready() {
-            self.poll(&Context::from_waker(Waker::noop()));
-        }
-        !self.is_retired && !self.has_ended && self.sender.is_ready()
+        !self.is_retired && self.http.is_free()
     }
 
     /// Makes the current exchange the last one of the connection.
@@ -190,8 +156,7 @@ impl Conn {
 
     /// Tells whether an idle connection is still open and has received nothing unasked.
     pub(super) fn is_alive(&mut self) -> bool {
-        self.poll(&Context::from_waker(Waker::noop()));
-        !self.has_ended && self.sender.is_ready()
+        self.http.is_open()
     }
 
     /// Tells whether a bound connection can serve another exchange of its client.
@@ -222,6 +187,7 @@ impl Conn {
     /// Starts the time for which the connection is idle.
     pub(super) fn mark_idle(&mut self) {
         self.idle_since = Instant::now();
+        self.http.rest();
     }
 
     /// Tells whether the connection has been idle or open for too long.
@@ -229,12 +195,12 @@ impl Conn {
         now.duration_since(self.idle_since) >= keep_alive || now.duration_since(self.opened) >= MAX_AGE
     }
 
-    fn failure(&self, error: hyper::Error, progress: Option<&Progress>) -> AttemptError {
-        if progress.is_some_and(|progress| progress.phase.get() == Phase::Failed) {
+    fn failure(&self, error: Http1Error, progress: Option<&Progress>) -> AttemptError {
+        if matches!(error, Http1Error::Client) {
             return AttemptError::Failed(Error::ClientGone);
         }
         // An upstream that has begun to answer has acted on the request.
-        if self.scanner.has_begun() {
+        if self.http.has_begun() {
             return AttemptError::Failed(Error::Broken(error));
         }
         match progress.map(|progress| progress.phase.get()) {
@@ -245,8 +211,8 @@ impl Conn {
 
     /// Takes the byte stream out of HTTP, with the bytes that followed the upstream's 101.
     pub(super) fn into_upgraded(self, ledger: Option<Arc<Ledger>>) -> Upgraded {
-        let parts = self.connection.into_parts();
-        Upgraded { io: parts.io.into_inner(), early: parts.read_buf, ledger, _counts: self.counts }
+        let (io, early) = self.http.into_parts();
+        Upgraded { io, early, ledger, _counts: self.counts }
     }
 }
 
@@ -282,7 +248,7 @@ mod tests {
             crate::descriptors::acquire_for_upstream().unwrap(),
         );
         let counts = ExchangeCounts { _usage: Some(usage), under_way: None };
-        let mut conn = Conn::new(io, EndpointIndex::default(), counts).await.unwrap();
+        let mut conn = Conn::new(io, EndpointIndex::default(), counts);
         let (now, keep_alive) = (Instant::now(), Duration::from_secs(4));
         (conn.opened, conn.idle_since) = (now, now);
         assert!(!conn.is_stale(now, keep_alive) && conn.is_stale(now + keep_alive, keep_alive));

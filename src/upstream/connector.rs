@@ -230,7 +230,7 @@ impl Connector {
             Transport::Unix(stream) => fetch::send_once(stream, request, longest).await,
         };
         answer.map_err(|error| match error {
-            FetchError::Broken(error) => Error::Broken(error),
+            FetchError::Broken(error) => Error::Broken(error.into()),
             FetchError::Url(_)
             | FetchError::Connect(_)
             | FetchError::Proxy(_)

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::http1::Http1Error;
 use super::lookup::LookupError;
 use crate::message::framing::Unclear;
 use crate::observe::metrics::ConnectResult;
@@ -27,7 +28,7 @@ pub(crate) enum Error {
     BoundConnectionBusy,
     /// The connection broke, or the answer was not HTTP.
     #[error("no valid answer")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Http1Error),
     /// The answer broke a rule on which its framing or meaning depends.
     #[error("the answer cannot be trusted: {0}")]
     BadResponse(&'static str),

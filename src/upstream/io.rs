@@ -1,9 +1,7 @@
 //! The byte stream of a connection to an upstream: TCP, TLS or a unix socket.
 
-use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use rustls::ProtocolVersion;
@@ -11,7 +9,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
-use super::head_scanner::ResponseHeadScanner;
 use super::permits::ConnectionPermit;
 use crate::descriptors::DescriptorPermit;
 
@@ -25,10 +22,6 @@ pub(super) struct UpstreamIo {
     transport: Transport,
     /// The error of the first write that failed. Further bytes are discarded.
     write_error: Option<io::Error>,
-    scanner: Rc<ResponseHeadScanner>,
-    /// The most bytes that one read returns. Bytes that the client does not take should not be read, and hyper grows
-    /// its buffer with what one read returns.
-    read_limit: Rc<Cell<usize>>,
     /// Held as long as the connection exists; `None` where connections of clients are counted instead.
     _permit: Option<ConnectionPermit>,
     _descriptor: DescriptorPermit,
@@ -53,26 +46,12 @@ impl Transport {
 }
 
 impl UpstreamIo {
-    pub(super) fn new(transport: Transport, permit: Option<ConnectionPermit>, descriptor: DescriptorPermit) -> Self {
-        let read_limit = Rc::new(Cell::new(usize::MAX));
-        Self {
-            transport,
-            write_error: None,
-            scanner: Rc::default(),
-            read_limit,
-            _permit: permit,
-            _descriptor: descriptor,
-        }
-    }
-
-    /// Returns the scanner of everything that arrives.
-    pub(super) fn scanner(&self) -> Rc<ResponseHeadScanner> {
-        Rc::clone(&self.scanner)
-    }
-
-    /// Returns the most bytes that one read returns, for the caller to change.
-    pub(super) fn read_limit(&self) -> Rc<Cell<usize>> {
-        Rc::clone(&self.read_limit)
+    pub(super) const fn new(
+        transport: Transport,
+        permit: Option<ConnectionPermit>,
+        descriptor: DescriptorPermit,
+    ) -> Self {
+        Self { transport, write_error: None, _permit: permit, _descriptor: descriptor }
     }
 
     /// Returns the TCP connection below, if there is one.
@@ -132,18 +111,10 @@ macro_rules! each {
 
 impl AsyncRead for UpstreamIo {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let (before, limit) = (buf.filled().len(), this.read_limit.get());
-        if limit < buf.remaining() {
-            let mut part = ReadBuf::new(buf.initialize_unfilled_to(limit));
-            ready!(each!(&mut this.transport, io => io.poll_read(cx, &mut part)))?;
-            let read = part.filled().len();
-            buf.advance(read);
-        } else {
-            ready!(each!(&mut this.transport, io => io.poll_read(cx, buf)))?;
-        }
-        if let Some(arrived) = buf.filled().get(before..).filter(|arrived| !arrived.is_empty()) {
-            return Poll::Ready(this.scanner.scan(arrived));
+        let (this, before) = (self.get_mut(), buf.filled().len());
+        ready!(each!(&mut this.transport, io => io.poll_read(cx, buf)))?;
+        if buf.filled().len() > before {
+            return Poll::Ready(Ok(()));
         }
         // After a failed write, the end of the stream is not a clean end, even where it would look like one.
         Poll::Ready(this.write_error.take().map_or(Ok(()), Err))

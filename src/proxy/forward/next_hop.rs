@@ -95,7 +95,7 @@ pub(super) fn prepare(
         join_cookies(fields);
     }
     if has_unknown_length(body) {
-        // Without this field hyper drops the body of methods that seldom have one.
+        // The head says how the body is framed.
         fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     let expected = match head.method {
