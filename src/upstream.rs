@@ -28,7 +28,7 @@ use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -110,6 +110,8 @@ pub(crate) struct SendContext<'c> {
     pub bound: Option<&'c BoundConnections>,
     /// Receives the time at which the request was sent that is answered.
     pub sent: Option<&'c Cell<Option<Instant>>>,
+    /// Fields that are written behind those of the request. They do not frame its body.
+    pub added: &'c [(HeaderName, HeaderValue)],
 }
 
 /// The answer of an upstream.
@@ -241,7 +243,7 @@ impl Upstream {
                 request.headers_mut().insert(header::HOST, self.connector.host(endpoint));
             }
             self.tally.request(self.name, if is_fresh { ConnectionUse::New } else { ConnectionUse::Reused });
-            match conn.send(&mut request, self.deadlines, context.on_interim).await {
+            match conn.send(&mut request, self.deadlines, &context).await {
                 Ok((head, conn)) => return self.receive(head, conn, auth, context),
                 Err(AttemptError::Unsent) if !is_fresh => {}
                 Err(AttemptError::Lost(_)) if may_repeat => {}

@@ -10,8 +10,6 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// The field that links an exchange to its log lines.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The number of fields that callgate adds to a request, `Via` and `Host` among them.
-const ASSERTED: usize = 7;
 
 /// Tells whether only callgate may set a field, in any spelling.
 #[must_use]
@@ -19,25 +17,34 @@ pub fn is_identity(name: &HeaderName) -> bool {
     identity::is_identity(name.as_str())
 }
 
-/// Sets the fields that tell who the client is, and over which scheme it came. `host` is the authority that it asked
-/// for.
-pub fn assert(headers: &mut HeaderMap, origin: &ForwardedChain, host: &HeaderValue, id: HeaderValue) {
-    headers.reserve(ASSERTED);
-    headers.insert(header::FORWARDED, origin.forwarded(host));
-    headers.insert(X_FORWARDED_FOR, origin.x_forwarded_for());
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
-    headers.insert(X_FORWARDED_HOST, host.clone());
-    headers.insert(X_REQUEST_ID, id);
+/// Returns the fields that tell who the client is, and over which scheme it came. `host` is the authority that it asked
+/// for. Such fields of the client itself must be gone ([`is_identity`]).
+pub fn fields(origin: &ForwardedChain, host: &HeaderValue, id: HeaderValue) -> [(HeaderName, HeaderValue); 5] {
+    [
+        (header::FORWARDED, origin.forwarded(host)),
+        (X_FORWARDED_FOR, origin.x_forwarded_for()),
+        (X_FORWARDED_PROTO, HeaderValue::from_static("https")),
+        (X_FORWARDED_HOST, host.clone()),
+        (X_REQUEST_ID, id),
+    ]
 }
 
-/// Adds this hop to `Via` (RFC 9110 §7.6.3).
-pub fn via(headers: &mut HeaderMap, version: Version) {
+/// Sets these fields in a request of callgate's own.
+pub fn assert(headers: &mut HeaderMap, origin: &ForwardedChain, host: &HeaderValue, id: HeaderValue) {
+    for (name, value) in fields(origin, host, id) {
+        headers.insert(name, value);
+    }
+}
+
+/// Returns the `Via` field of this hop (RFC 9110 §7.6.3).
+#[must_use]
+pub const fn via(version: Version) -> (HeaderName, HeaderValue) {
     let ours = match version {
         Version::HTTP_2 => "2.0 callgate",
         Version::HTTP_10 => "1.0 callgate",
         _ => "1.1 callgate",
     };
-    headers.append(header::VIA, HeaderValue::from_static(ours));
+    (header::VIA, HeaderValue::from_static(ours))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use http::{Request, Response, Version};
 
-use self::next_hop::{Expected, keep_apart, may_be_empty, prepare, receive, switch};
+use self::next_hop::{AddedFields, Expected, keep_apart, may_be_empty, prepare, receive, switch};
 use self::owners::{Behind, SessionsAt};
 use self::password_login::UnjudgedCredential;
 use self::route::Destination;
@@ -54,6 +54,7 @@ pub(super) struct Forward {
 struct Outbound<'f> {
     upstream: &'f Rc<Upstream>,
     request: Request<RequestBody>,
+    added: AddedFields,
     expected: Expected,
     /// The sessions and accounts that a tunnel would be for.
     behind: Behind,
@@ -165,7 +166,7 @@ impl Forward {
         if gate.state.freezes.has_any() && self.issued.has_members() {
             Box::pin(self.learn_owners(request, context)).await?;
         }
-        let Outbound { upstream, request, expected, behind, credential, redirect } =
+        let Outbound { upstream, request, added, expected, behind, credential, redirect } =
             self.outbound(gate, request, context, exchange, gives_sessions)?;
         let relay = |interim| connection.side_channel.interims.put(interim);
         // The connection of a proxy carries many clients, which must not share an upstream connection.
@@ -177,6 +178,7 @@ impl Forward {
             on_interim: if hears { Some(&relay) } else { None },
             bound,
             sent: Some(&sent),
+            added: &added,
         };
         let answer = upstream.send_for(client, request).await?;
         exchange.set_sent_upstream(sent.get());
@@ -284,14 +286,15 @@ impl Forward {
             Destination::Pbx(node) => owners::behind(&self.known_at(node), &head, host),
             Destination::App => Behind::default(),
         };
-        let expected = prepare(&mut head, &payload, context)?;
+        let (expected, mut added) = prepare(&mut head, &payload, context)?;
         for (name, value) in vouched {
+            added.retain(|(added, _)| *added != name);
             head.headers.insert(name, value);
         }
         exchange.set_meter(payload.meter());
         let target = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
         let request = upstream::request(head.method, target, head.headers, payload);
-        Ok(Outbound { upstream, request, expected, behind, credential, redirect })
+        Ok(Outbound { upstream, request, added, expected, behind, credential, redirect })
     }
 }
 

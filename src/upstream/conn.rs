@@ -11,12 +11,12 @@ use http::{Request, Response, response};
 use http_body::{Frame, SizeHint};
 use tokio::time::Instant;
 
-use super::Error;
 use super::choice::{EndpointIndex, ExchangeCounts, UnderWay};
-use super::http1::{Http1, Http1Error, OnInterim};
+use super::http1::{Http1, Http1Error};
 use super::io::UpstreamIo;
 use super::request_body::{Phase, Progress, RequestBody};
 use super::tunnel::Upgraded;
+use super::{Error, SendContext};
 use crate::budget::Ledger;
 use crate::lazy_timer::LazyTimer;
 
@@ -84,19 +84,19 @@ impl Conn {
         mut self: Box<Self>,
         request: &mut Request<RequestBody>,
         deadlines: ResponseDeadlines,
-        on_interim: OnInterim<'_>,
+        context: &SendContext<'_>,
     ) -> Result<(Response<()>, Box<Self>), AttemptError> {
         if !self.http.is_open() {
             return Err(AttemptError::Unsent);
         }
         let progress = request.body().progress();
-        self.http.begin(request);
+        self.http.begin(request, context.added);
         let sent = Instant::now();
         self.sent = sent;
         let answer = {
             let Self { http, timer, .. } = &mut *self;
             poll_fn(|cx| {
-                if let Poll::Ready(answer) = http.poll_head(cx, on_interim) {
+                if let Poll::Ready(answer) = http.poll_head(cx, context.on_interim) {
                     return Poll::Ready(Ok(answer));
                 }
                 let (due, late) = due(sent, progress.as_deref(), deadlines);

@@ -14,6 +14,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response, response};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
@@ -84,12 +85,13 @@ impl Http1 {
         self.arrived.is_empty() && read.is_pending()
     }
 
-    /// Starts to send a request, whose body it takes. The connection is open and without an exchange.
-    pub(super) fn begin(&mut self, request: &mut Request<RequestBody>) {
+    /// Starts to send a request, whose body it takes, with fields behind its own. The connection is open and without an
+    /// exchange.
+    pub(super) fn begin(&mut self, request: &mut Request<RequestBody>, added: &[(HeaderName, HeaderValue)]) {
         self.is_head = *request.method() == Method::HEAD;
         self.has_begun = false;
         self.heads = AnswerHeads::default();
-        self.sending.begin(request);
+        self.sending.begin(request, added);
     }
 
     /// Sends the request, and reads the head of its answer. Interim answers go to `on_interim`.

@@ -10,12 +10,12 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, Request, Response, Uri, request};
 use tokio::time::timeout;
 
-use super::next_hop::{Expected, prepare, switch};
+use super::next_hop::{Expected, added_fields, prepare, switch};
 use super::requester;
 use crate::exchange::{Body, ClientConnection, Exchange, TunnelGuard};
+use crate::message::fields;
 use crate::message::target::Authority;
 use crate::message::websocket::{self, WebSocketKey};
-use crate::message::{fields, forwarded};
 use crate::model::upstream_name::UpstreamName;
 use crate::observe::metrics::ExchangeRoute;
 use crate::pbx;
@@ -81,7 +81,7 @@ impl Handshake {
             return Err(Error::MethodNotAllowed(METHODS));
         }
         let mut head = part_for_pbx(asked);
-        let expected = prepare(&mut head, &payload, context)?;
+        let (expected, _) = prepare(&mut head, &payload, context)?;
         let key = match expected {
             Expected::Answer => return Err(Error::UpgradeRequired(asked.version)),
             Expected::Upgrade => {
@@ -110,7 +110,7 @@ impl Handshake {
         let Self { mut head, payload, expected, key } = self;
         let SocketTarget { upstream, deadline, authority, uri, cookie, guard } = target;
         let origin = HeaderValue::try_from(authority.origin()).map_err(|_| Error::Misdirected)?;
-        forwarded::assert(&mut head.headers, &context.origin, &authority.raw, context.id.header_value());
+        let added = added_fields(context, &authority.raw, head.version);
         for (name, value) in [(header::HOST, authority.raw), (header::ORIGIN, origin), (header::COOKIE, cookie)] {
             head.headers.insert(name, value);
         }
@@ -123,6 +123,7 @@ impl Handshake {
             requester: requester(connection, context),
             ledger: Some(Arc::clone(&connection.ledger)),
             sent: Some(&sent),
+            added: &added,
             ..SendContext::default()
         };
         let answer = timeout(deadline, upstream.send_for(client, request)).await;

@@ -32,6 +32,17 @@ pub(super) enum Expected {
     Connect(WebSocketKey),
 }
 
+/// Fields that are written behind those of the client. A list is enough: nothing looks one up.
+pub(super) type AddedFields = Vec<(HeaderName, HeaderValue)>;
+
+/// Returns the fields that every request to an upstream gets. `host` is the authority that was asked for.
+pub(super) fn added_fields(context: &RequestContext, host: &HeaderValue, version: Version) -> AddedFields {
+    let mut added = AddedFields::with_capacity(6);
+    added.extend(forwarded::fields(&context.origin, host, context.id.header_value()));
+    added.push(forwarded::via(version));
+    added
+}
+
 /// Removes, in every spelling, the fields that only a believed proxy may send. Returns the fields that such a proxy sent,
 /// to be inserted again.
 pub(super) fn keep_apart(
@@ -66,12 +77,13 @@ fn has_unknown_length(body: &RequestBody) -> bool {
     !body.is_end_stream() && body.size_hint().exact().is_none()
 }
 
-/// Rewrites the fields of a request for the next hop. Returns the kind of answer that the client expects.
+/// Rewrites the fields of a request for the next hop. Returns the kind of answer that the client expects, and the fields that
+/// follow the client's.
 pub(super) fn prepare(
     head: &mut request::Parts,
     body: &RequestBody,
     context: &RequestContext,
-) -> Result<Expected, Error> {
+) -> Result<(Expected, AddedFields), Error> {
     let fields = &mut head.headers;
     let may_change = head.method == Method::GET && head.version == Version::HTTP_11 && body.is_end_stream();
     let protocol = if may_change { Protocol::MayChange } else { Protocol::Stays };
@@ -80,11 +92,10 @@ pub(super) fn prepare(
     let Hop { websocket } =
         hop::strip(fields, protocol, |name| (is_ours && *name == header::EXPECT) || forwarded::is_identity(name))
             .map_err(|_| Error::Malformed(PROTECTED))?;
-    forwarded::assert(fields, &context.origin, &context.authority.raw, context.id.header_value());
+    let added = added_fields(context, &context.authority.raw, head.version);
     if let Some(trace) = &context.trace {
         trace.assert(fields);
     }
-    forwarded::via(fields, head.version);
     if !fields.contains_key(header::HOST) {
         fields.insert(header::HOST, context.authority.raw.clone());
     }
@@ -111,7 +122,7 @@ pub(super) fn prepare(
         fields.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         fields.insert(header::UPGRADE, WEBSOCKET);
     }
-    Ok(expected)
+    Ok((expected, added))
 }
 
 /// Joins the `Cookie` fields into which HTTP/2 may split one (RFC 9113 §8.2.3).

@@ -52,8 +52,8 @@ enum Framing {
 }
 
 impl Sending {
-    /// Stages the head of a request, and takes its body.
-    pub(super) fn begin(&mut self, request: &mut Request<RequestBody>) {
+    /// Stages the head of a request with fields behind its own, and takes its body.
+    pub(super) fn begin(&mut self, request: &mut Request<RequestBody>, added: &[(HeaderName, HeaderValue)]) {
         let has_body = !request.body().is_end_stream();
         let (bytes, headers) = (&mut self.bytes, request.headers());
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
@@ -66,6 +66,9 @@ impl Sending {
             if has_body || *name != header::TRANSFER_ENCODING {
                 write_field(bytes, name, value);
             }
+        }
+        for (name, value) in added {
+            write_field(bytes, name, value);
         }
         if has_body {
             self.framing = frame_body(headers, request.body(), bytes);

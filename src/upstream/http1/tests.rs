@@ -62,7 +62,7 @@ async fn read(answer: &[u8], method: &Method, most: usize) -> Result<ReadAnswer,
 }
 
 async fn exchange(mut http: Http1, method: &Method) -> Result<ReadAnswer, Http1Error> {
-    http.begin(&mut request(method));
+    http.begin(&mut request(method), &[]);
     let interims = RefCell::new(Vec::new());
     let note =
         |interim: Interim| interims.borrow_mut().push(format!("{} {:?}", interim.status, lines(&interim.fields)));
@@ -321,7 +321,7 @@ async fn sent(body: &'static [u8], field: (&'static str, &'static str)) -> Resul
     let mut request = request(&Method::POST);
     request.headers_mut().append(field.0, field.1.parse().unwrap());
     *request.body_mut() = RequestBody::Full(Some(Bytes::from_static(body)));
-    http.begin(&mut request);
+    http.begin(&mut request, &[]);
     let server = async {
         far.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
         let mut arrived = Vec::new();

@@ -198,7 +198,7 @@ async fn a_server_that_is_away_is_reported_and_tried_again() {
     );
     until("it is reported", || gate.told("/readyz?verbose").contains("acme: one.test: ")).await;
     assert_eq!(status(&gate.told("/readyz")), 200);
-    assert!(gate.told("/metrics").contains("callgate_acme_failing 1"));
+    until("it is counted", || gate.told("/metrics").contains("callgate_acme_failing 1")).await;
     pebble.start().await;
     let root = pebble.root().await;
     // Without a certificate the name is refused, and nothing is shown in its place.
