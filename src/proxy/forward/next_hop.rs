@@ -105,10 +105,6 @@ pub(super) fn prepare(
     if head.version == Version::HTTP_2 {
         join_cookies(fields);
     }
-    if has_unknown_length(body) {
-        // The head says how the body is framed.
-        fields.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
     let expected = match head.method {
         // `answer_method` lets no other CONNECT pass.
         Method::CONNECT => Expected::Connect(WebSocketKey::random()),

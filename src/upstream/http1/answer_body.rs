@@ -60,12 +60,10 @@ impl AnswerBody {
     /// # Errors
     /// When the head does not say so.
     pub(super) fn of(head: &response::Parts, is_head: bool) -> Result<Self, Http1Error> {
-        match head.status {
-            StatusCode::SWITCHING_PROTOCOLS | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => {
-                return Ok(Self::Ended);
-            }
-            _ if is_head => return Ok(Self::Ended),
-            _ => {}
+        const WITHOUT: [StatusCode; 3] =
+            [StatusCode::SWITCHING_PROTOCOLS, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
+        if is_head || WITHOUT.contains(&head.status) {
+            return Ok(Self::Ended);
         }
         if head.headers.contains_key(header::TRANSFER_ENCODING) {
             return match head.version {
@@ -107,7 +105,7 @@ impl AnswerBody {
                 }
                 Ok(data.map(Frame::data))
             }
-            Self::UntilClose => Ok(take(arrived, &mut u64::MAX.clone()).map(Frame::data)),
+            Self::UntilClose => Ok((!arrived.is_empty()).then(|| Frame::data(arrived.split().freeze()))),
             Self::Chunked(chunked) => {
                 let (frame, has_ended) = chunked.decode(arrived)?;
                 if has_ended {

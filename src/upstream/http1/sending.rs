@@ -54,7 +54,6 @@ enum Framing {
 impl Sending {
     /// Stages the head of a request with fields behind its own, and takes its body.
     pub(super) fn begin(&mut self, request: &mut Request<RequestBody>, added: &[(HeaderName, HeaderValue)]) {
-        let has_body = !request.body().is_end_stream();
         let (bytes, headers) = (&mut self.bytes, request.headers());
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         // A path that is left out is "/" (RFC 9112 §3.2.1).
@@ -62,20 +61,25 @@ impl Sending {
         for part in [request.method().as_str(), path, target, " HTTP/1.1\r\n"] {
             bytes.extend_from_slice(part.as_bytes());
         }
+        let mut length = None;
         for (name, value) in headers {
-            if has_body || *name != header::TRANSFER_ENCODING {
-                write_field(bytes, name, value);
+            match *name {
+                // `frame` alone writes it, so that no body is framed twice.
+                header::TRANSFER_ENCODING => continue,
+                header::CONTENT_LENGTH => length = Some(value),
+                _ => {}
             }
+            write_field(bytes, name, value);
         }
         for (name, value) in added {
             write_field(bytes, name, value);
         }
-        if has_body {
-            self.framing = frame_body(headers, request.body(), bytes);
+        self.framing = frame(length, request.body(), bytes);
+        bytes.extend_from_slice(CRLF);
+        if self.framing == Framing::Chunked {
             self.declared.extend(headers.get_all(header::TRAILER).iter().cloned());
-            self.body = mem::take(request.body_mut());
         }
-        self.bytes.extend_from_slice(CRLF);
+        self.body = mem::take(request.body_mut());
         if self.framing == Framing::Length(0) {
             (self.framing, self.body) = (Framing::Ended, RequestBody::Empty);
         }
@@ -215,14 +219,14 @@ fn emptied(mut buffer: Vec<u8>) -> Vec<u8> {
     buffer
 }
 
-/// Returns how the end of a body is told, and adds the field that says so if it is missing.
-fn frame_body(headers: &HeaderMap, body: &RequestBody, bytes: &mut Vec<u8>) -> Framing {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        return Framing::Chunked;
-    }
-    if let Some(length) = headers.get(header::CONTENT_LENGTH) {
+/// Returns how the end of a body is told, and writes the field that says so unless that was the `length`.
+fn frame(length: Option<&HeaderValue>, body: &RequestBody, bytes: &mut Vec<u8>) -> Framing {
+    if let Some(length) = length {
         // The guard lets digits pass only. A length that no body can have is one that this body does not have.
         return Framing::Length(length.to_str().ok().and_then(|length| length.parse().ok()).unwrap_or(u64::MAX));
+    }
+    if body.is_end_stream() {
+        return Framing::Ended;
     }
     if let Some(length) = body.size_hint().exact() {
         write_field(bytes, &header::CONTENT_LENGTH, &HeaderValue::from(length));
@@ -235,5 +239,31 @@ fn frame_body(headers: &HeaderMap, body: &RequestBody, bytes: &mut Vec<u8>) -> F
 fn write_field(to: &mut Vec<u8>, name: &HeaderName, value: &HeaderValue) {
     for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), CRLF] {
         to.extend_from_slice(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// Stages a body of callgate's own in chunks, and returns the frame and what is written before and after it.
+    #[track_caller]
+    fn check(body: &'static [u8], before: &str, frame: usize, after: &str) {
+        let mut sending = Sending { framing: Framing::Chunked, ..Sending::default() };
+        sending.body = RequestBody::Empty;
+        sending.stage(Some(Frame::data(Bytes::from_static(body).into()))).unwrap();
+        let staged = sending.frame.as_ref().map_or(0, Buf::remaining);
+        let written = (String::from_utf8(sending.bytes).unwrap(), staged, sending.after_frame);
+        assert_eq!(written, (before.to_owned(), frame, after.as_bytes()));
+        assert_eq!(sending.framing, Framing::Ended);
+    }
+
+    #[test]
+    fn a_chunk_has_its_size_before_it_and_the_last_one_follows_it() {
+        static LARGE: [u8; 1 << 20] = [b'a'; 1 << 20];
+        check(b"hello", "5\r\nhello\r\n0\r\n\r\n", 0, "");
+        check(&LARGE, "100000\r\n", LARGE.len(), "\r\n0\r\n\r\n");
     }
 }
