@@ -36,15 +36,14 @@ pub fn assert(headers: &mut HeaderMap, origin: &ForwardedChain, host: &HeaderVal
     }
 }
 
-/// Returns the `Via` field of this hop (RFC 9110 §7.6.3).
-#[must_use]
-pub const fn via(version: Version) -> (HeaderName, HeaderValue) {
+/// Adds this hop to `Via`, behind those before it (RFC 9110 §7.6.3).
+pub fn via(headers: &mut HeaderMap, version: Version) {
     let ours = match version {
         Version::HTTP_2 => "2.0 callgate",
         Version::HTTP_10 => "1.0 callgate",
         _ => "1.1 callgate",
     };
-    (header::VIA, HeaderValue::from_static(ours))
+    headers.append(header::VIA, HeaderValue::from_static(ours));
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod interim;
 mod lines;
 mod sending;
 
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -18,6 +19,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Method, Request, Response, response};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::task::unconstrained;
 
 use self::answer_body::AnswerBody;
 use self::answer_head::{AnswerHeads, Head};
@@ -80,9 +82,10 @@ impl Http1 {
     /// Tells whether a connection without an exchange is still open, and nothing has arrived unasked.
     pub(super) fn is_open(&mut self) -> bool {
         let mut byte = [0];
-        let read =
-            Pin::new(&mut self.io).poll_read(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte));
-        self.arrived.is_empty() && read.is_pending()
+        let mut byte = ReadBuf::new(&mut byte);
+        // Outside tokio's task budget: without one, a closed connection would look open.
+        let read = pin!(unconstrained(poll_fn(|cx| Pin::new(&mut self.io).poll_read(cx, &mut byte))));
+        self.arrived.is_empty() && read.poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Starts to send a request, whose body it takes, with fields behind its own. The connection is open and without an

@@ -110,7 +110,7 @@ impl Handshake {
         let Self { mut head, payload, expected, key } = self;
         let SocketTarget { upstream, deadline, authority, uri, cookie, guard } = target;
         let origin = HeaderValue::try_from(authority.origin()).map_err(|_| Error::Misdirected)?;
-        let added = added_fields(context, &authority.raw, head.version);
+        let added = added_fields(context, &authority.raw);
         for (name, value) in [(header::HOST, authority.raw), (header::ORIGIN, origin), (header::COOKIE, cookie)] {
             head.headers.insert(name, value);
         }

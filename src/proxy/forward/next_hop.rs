@@ -35,12 +35,9 @@ pub(super) enum Expected {
 /// Fields that are written behind those of the client. A list is enough: nothing looks one up.
 pub(super) type AddedFields = Vec<(HeaderName, HeaderValue)>;
 
-/// Returns the fields that every request to an upstream gets. `host` is the authority that was asked for.
-pub(super) fn added_fields(context: &RequestContext, host: &HeaderValue, version: Version) -> AddedFields {
-    let mut added = AddedFields::with_capacity(6);
-    added.extend(forwarded::fields(&context.origin, host, context.id.header_value()));
-    added.push(forwarded::via(version));
-    added
+/// Returns the fields that tell an upstream who the client is. `host` is the authority that was asked for.
+pub(super) fn added_fields(context: &RequestContext, host: &HeaderValue) -> AddedFields {
+    forwarded::fields(&context.origin, host, context.id.header_value()).into()
 }
 
 /// Removes, in every spelling, the fields that only a believed proxy may send. Returns the fields that such a proxy sent,
@@ -92,10 +89,11 @@ pub(super) fn prepare(
     let Hop { websocket } =
         hop::strip(fields, protocol, |name| (is_ours && *name == header::EXPECT) || forwarded::is_identity(name))
             .map_err(|_| Error::Malformed(PROTECTED))?;
-    let added = added_fields(context, &context.authority.raw, head.version);
+    let added = added_fields(context, &context.authority.raw);
     if let Some(trace) = &context.trace {
         trace.assert(fields);
     }
+    forwarded::via(fields, head.version);
     if !fields.contains_key(header::HOST) {
         fields.insert(header::HOST, context.authority.raw.clone());
     }

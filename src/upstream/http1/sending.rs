@@ -93,7 +93,8 @@ impl Sending {
     /// Writes as much as the upstream takes.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, io: &mut UpstreamIo) -> Poll<Result<(), Http1Error>> {
         while !self.has_ended() {
-            if self.has_room()
+            // Until the body makes it wait, or there is enough to write: some frames, such as an empty one, stage nothing.
+            while self.has_room()
                 && let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx)
             {
                 self.stage(frame.transpose().map_err(|_| Http1Error::Client)?)?;
@@ -257,6 +258,16 @@ mod tests {
         let staged = sending.frame.as_ref().map_or(0, Buf::remaining);
         let written = (String::from_utf8(sending.bytes).unwrap(), staged, sending.after_frame);
         assert_eq!(written, (before.to_owned(), frame, after.as_bytes()));
+        assert_eq!(sending.framing, Framing::Ended);
+    }
+
+    /// Without a body, no trailers can follow, and those of the next request on the connection are its own.
+    #[test]
+    fn what_a_request_declares_ends_with_it() {
+        let mut sending = Sending::default();
+        let request = Request::post("/").header("content-length", "0").header("trailer", "x-secret");
+        sending.begin(&mut request.body(RequestBody::Full(None)).unwrap(), &[]);
+        assert!(sending.declared.is_empty());
         assert_eq!(sending.framing, Framing::Ended);
     }
 

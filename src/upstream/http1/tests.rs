@@ -1,7 +1,6 @@
 //! The reader of answers, alone and beside hyper's.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
 
 use http_body_util::{BodyExt, Empty};
 use hyper::client::conn::http1 as hyper_http1;

@@ -67,6 +67,24 @@ async fn a_refusal_before_the_body_has_come_does_not_reset_its_stream() {
     assert_eq!(upstream.seen().len(), 1);
 }
 
+/// Nothing else wakes the exchange while the upstream waits for the end.
+#[tokio::test]
+async fn an_end_in_a_frame_of_its_own_ends_the_request_upstream() {
+    let upstream = RawUpstream::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut frames = Frames::open(&gate).await;
+    for stream in [1, 3] {
+        frames.write(&[post(stream), data(stream, 0, b"hello"), ping()].concat()).await;
+        frames.until("a pong", |frame| frame.kind == PING).await;
+        // The bytes go out before their end comes.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        frames.write(&data(stream, END_STREAM, b"")).await;
+        assert_eq!(answer(&mut frames, stream).await, ("200".into(), b"ok".to_vec()));
+    }
+    let bodies = upstream.seen();
+    assert!(bodies.iter().all(|request| request.ends_with("5\r\nhello\r\n0\r\n\r\n")), "{bodies:?}");
+}
+
 #[tokio::test]
 async fn an_upstream_that_answers_early_does_not_reset_the_stream() {
     let upstream = RawUpstream::serving(|mut line| async move {

@@ -28,8 +28,8 @@ impl<'e> Monitor<'e> {
     fn kinds(&mut self) -> String {
         self.engine.tell(&["ECHO", "until here"]);
         let lines = self.lines.by_ref().map(Result::unwrap).take_while(|line| !line.ends_with("\"until here\""));
-        // What a script does is no question of its own.
-        let asked = lines.filter(|line| !line.contains(" lua] "));
+        // What a script does is no question of its own, and a member renews its key of the generation at its own times.
+        let asked = lines.filter(|line| !line.contains(" lua] ") && !line.contains("\"callgate:generation\""));
         let kind = |line: String| line.split_once("\"callgate:")?.1.split(':').next().map(str::to_owned);
         asked.filter_map(kind).collect::<Vec<_>>().join(" ")
     }
