@@ -131,8 +131,10 @@ impl Pebble {
         // Some nonces are refused, as a busy server may do.
         server.env("PEBBLE_VA_NOSLEEP", "1").env("PEBBLE_WFE_NONCEREJECT", "10");
         self.children = vec![names, RunningChild::start(&mut server)];
-        let address = SocketAddr::from(([127, 0, 0, 1], self.listen));
-        until("pebble listens", || std::net::TcpStream::connect(address).is_ok()).await;
+        for port in [self.listen, self.management] {
+            let address = SocketAddr::from(([127, 0, 0, 1], port));
+            until("pebble listens", || std::net::TcpStream::connect(address).is_ok()).await;
+        }
     }
 
     /// Ends the server.
