@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Limited};
@@ -94,7 +95,7 @@ impl AppMethod {
 
     /// Tells whether the request carries a cookie or field by which the app could recognize its user.
     fn has_credential(&self, headers: &HeaderMap) -> bool {
-        !self.cookies(headers).is_empty() || self.credential_fields().any(|name| headers.contains_key(name))
+        self.shown_pairs(headers).next().is_some() || self.credential_fields().any(|name| headers.contains_key(name))
     }
 
     /// Returns everything in a request by which the app could recognize its user: the cookies, then names and values of
@@ -122,7 +123,7 @@ impl AppMethod {
         let fields = self.fields(request);
         // A rehearsal shows what the app says now.
         let answer = match self.cache.as_ref().filter(|_| !request.rehearsal) {
-            Some(cache) => cache.ask(QuestionKey::of(&fields), || self.question(fields).boxed_local()).await?,
+            Some(cache) => cache.ask(QuestionKey::of(&fields), || self.question(fields)).await?,
             None => self.question(fields).await?,
         };
         let AppAnswer::Claims(claims, _) = answer else { return Ok(Verdict::Stranger) };
@@ -132,11 +133,13 @@ impl AppMethod {
     }
 
     /// Asks with a request of callgate's own: no body, and of the caller's fields only `User-Agent` and those that the
-    /// operator listed. Several callers may wait for its answer.
-    fn question(&self, fields: HeaderMap) -> impl Future<Output = AppResult> + use<> {
+    /// operator listed. Several callers may wait for its answer. Boxed: most logins carry no question around.
+    fn question(&self, fields: HeaderMap) -> LocalBoxFuture<'static, AppResult> {
         let (upstream, deadline) = (Rc::clone(&self.upstream), self.settings.timeout);
         let request = upstream::request(Method::GET, self.uri.clone(), fields, RequestBody::Empty);
-        async move { timeout(deadline, exchange(&upstream, request)).await.map_err(|_| AppError::Timeout)? }
+        let asking =
+            async move { timeout(deadline, exchange(&upstream, request)).await.map_err(|_| AppError::Timeout)? };
+        asking.boxed_local()
     }
 
     fn fields(&self, request: &AuthRequest<'_>) -> HeaderMap {
@@ -163,14 +166,18 @@ impl AppMethod {
     /// Returns the cookies that are shown to the app, as the client spelled them. Cookies of callgate's are left out.
     fn cookies(&self, headers: &HeaderMap) -> Vec<u8> {
         let mut shown = Vec::new();
-        let pairs = cookies::pairs(headers).filter(|pair| !pair.is_empty() && !cookies::is_ours(pair));
-        for pair in pairs.filter(|pair| self.shows(pair)) {
+        for pair in self.shown_pairs(headers) {
             if !shown.is_empty() {
                 shown.extend_from_slice(b"; ");
             }
             shown.extend_from_slice(pair);
         }
         shown
+    }
+
+    fn shown_pairs<'h>(&self, headers: &'h HeaderMap) -> impl Iterator<Item = &'h [u8]> {
+        let pairs = cookies::pairs(headers).filter(|pair| !pair.is_empty() && !cookies::is_ours(pair));
+        pairs.filter(|pair| self.shows(pair))
     }
 
     fn shows(&self, pair: &[u8]) -> bool {

@@ -54,6 +54,21 @@ struct DeliberateFields {
     others: Vec<HeaderName>,
 }
 
+/// The credentials that a request shows.
+pub(crate) struct ShownCredentials<'c> {
+    pub(super) chain: &'c Chain,
+    pub(super) all: Vec<ShownCredential<'c>>,
+}
+
+/// One credential of a request.
+pub(super) struct ShownCredential<'c> {
+    pub(super) method: &'c Method,
+    /// Its label and its fingerprint.
+    parts: Vec<Vec<u8>>,
+    /// The digest of these.
+    pub(super) digest: Digest,
+}
+
 /// The credentials of a request, as limits recognize them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CredentialDigest {
@@ -226,13 +241,16 @@ impl Chain {
         self.find(request).iter().map(|(method, _)| method.label().name().to_owned()).collect()
     }
 
-    /// Returns the digest of all credentials that a request shows, or `None` if it shows none.
+    /// Returns the credentials that a request shows.
     #[must_use]
-    pub(crate) fn credential(&self, request: &AuthRequest<'_>) -> Option<CredentialDigest> {
-        let shown = self.find(request);
-        let parts: Vec<_> = shown.iter().flat_map(|(method, shown)| parts(method, shown, request)).collect();
-        let is_cookie = shown.iter().all(|(method, _)| method.is_cookie());
-        (!shown.is_empty()).then(|| CredentialDigest { digest: sha256_of(parts.iter().map(Vec::as_slice)), is_cookie })
+    pub(crate) fn shown(&self, request: &AuthRequest<'_>) -> ShownCredentials<'_> {
+        let found = self.find(request).into_iter();
+        let all = found.map(|(method, shown)| {
+            let mut parts = vec![method.label().name().as_bytes().to_vec()];
+            parts.extend(method.fingerprint(&shown, request));
+            ShownCredential { method, digest: sha256_of(parts.iter().map(Vec::as_slice)), parts }
+        });
+        ShownCredentials { chain: self, all: all.collect() }
     }
 
     /// Returns the cookies by which the app may recognize its users.
@@ -277,11 +295,23 @@ async fn without_ended<'c, 'a>(
     left
 }
 
-/// Returns the label and the fingerprint of a credential.
-pub(super) fn parts(method: &Method, shown: &Shown<'_>, request: &AuthRequest<'_>) -> Vec<Vec<u8>> {
-    let mut parts = vec![method.label().name().as_bytes().to_vec()];
-    parts.extend(method.fingerprint(shown, request));
-    parts
+impl ShownCredentials<'_> {
+    /// Tells whether there is none.
+    #[must_use]
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Returns the digest of all; `None` if there is none.
+    #[must_use]
+    pub(crate) fn digest(&self) -> Option<CredentialDigest> {
+        let digest = match &*self.all {
+            [] => return None,
+            [one] => one.digest,
+            several => sha256_of(several.iter().flat_map(|one| &one.parts).map(Vec::as_slice)),
+        };
+        Some(CredentialDigest { digest, is_cookie: self.all.iter().all(|one| one.method.is_cookie()) })
+    }
 }
 
 const fn verdict_label(verdict: &Result<Verdict, Error>) -> metrics::CountedVerdict {

@@ -40,7 +40,13 @@ pub struct CredentialMark {
 impl CredentialMark {
     /// Marks a whole credential by the parts that an auth method looks at.
     pub fn whole<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Self {
-        Self { digest: half(sha256_of(parts)), kind: MarkKind::Whole }
+        Self::of_digest(sha256_of(parts))
+    }
+
+    /// Marks a whole credential by the digest of these parts.
+    #[must_use]
+    pub fn of_digest(parts: Digest) -> Self {
+        Self { digest: half(parts), kind: MarkKind::Whole }
     }
 
     /// Marks a part that the configuration calls a credential, such as a listed cookie.

@@ -25,9 +25,9 @@ impl Gate {
         context: &'a RequestContext,
         effects: Effects<'a>,
     ) -> Result<Attempt<'a>, Error> {
-        let asked = ask_of(kind, request, context);
-        let attempt = self.begin((kind, self.chain.credential(&asked)), request, context, effects)?;
-        let attempt = attempt.with_marks(self.chain.marks(&asked));
+        let shown = self.chain.shown(&ask_of(kind, request, context));
+        let attempt = self.begin((kind, shown.digest()), request, context, effects)?;
+        let attempt = attempt.with_marks(shown.marks(request.headers));
         self.check_audit()?;
         attempt.count_guarded_request(&self.state.limits).await?;
         Ok(attempt)
@@ -67,7 +67,7 @@ impl Gate {
         request: LoginRequest<'_>,
         context: &RequestContext,
     ) -> Vec<CredentialMark> {
-        self.chain.marks(&ask_of(LoginKind::Pbx, request, context))
+        self.chain.shown(&ask_of(LoginKind::Pbx, request, context)).marks(request.headers)
     }
 
     /// As [`Gate::admit`], for a credential that no auth method knows. The request is not counted.

@@ -3,10 +3,8 @@
 
 use super::redirect::RedirectContext;
 use super::session::PbxLogins;
-use crate::model::login::LoginKind;
 use crate::model::session::EndReason;
 use crate::proxy::context::RequestContext;
-use crate::proxy::gate;
 
 /// Ends the sessions of the caller that an answer of the app logs out.
 pub(in crate::proxy) fn end_sessions(logins: PbxLogins<'_>, asked: &RedirectContext, context: &RequestContext) {
@@ -14,7 +12,6 @@ pub(in crate::proxy) fn end_sessions(logins: PbxLogins<'_>, asked: &RedirectCont
         return;
     }
     let gate = logins.gate;
-    let marks = gate.chain.marks(&gate::ask_of(LoginKind::Pbx, asked.request(), context));
-    let ended = logins.log_out(&marks, EndReason::App);
+    let ended = logins.log_out(&gate.marks_of(asked.request(), context), EndReason::App);
     tracing::debug!(id = %context.id, ended, "the app logged a user out");
 }

@@ -109,7 +109,7 @@ fn initiator(gate: &Gate, request: LoginRequest<'_>, context: &RequestContext) -
     if headers.contains_key(header::ORIGIN) {
         return Ok(initiator);
     }
-    let shows_any = gate.chain.credential(&ask_of(LoginKind::Pbx, request, context)).is_some();
+    let shows_any = !gate.chain.shown(&ask_of(LoginKind::Pbx, request, context)).is_empty();
     if shows_any && !gate.chain.shows_deliberate_field(headers) {
         return Err(Error::CrossSite);
     }
