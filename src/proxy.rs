@@ -25,6 +25,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use futures_util::future::{LocalBoxFuture, ready};
 use http::{Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use hyper::ext::Protocol;
@@ -197,9 +198,7 @@ impl Proxy {
             Reserved::Socket => ExchangeRoute::Socket,
             Reserved::Callgate => ExchangeRoute::Callgate,
         });
-        // Logins are boxed: they are rare, and passing on should not carry their state around.
-        let answered =
-            Box::pin(self.answer_reserved(reserved, mem::take(request), connection, &context, exchange)).await;
+        let answered = self.answer_reserved(reserved, mem::take(request), connection, &context, exchange).await;
         self.record(&context, exchange);
         answered
     }
@@ -214,32 +213,42 @@ impl Proxy {
         }
     }
 
-    /// Answers at one of the paths that are ours.
-    async fn answer_reserved(
-        &self,
+    /// Answers at one of the paths that are ours. Each answer has a box of its own size, so that passing on does not carry the
+    /// state of logins around, and a login not that of the others.
+    fn answer_reserved<'a>(
+        &'a self,
         reserved: Reserved,
         request: Request<RequestBody>,
-        connection: &ClientConnection,
-        context: &RequestContext,
-        exchange: &mut Exchange,
-    ) -> Result<Response<Body>, Error> {
-        let pbx_logins = || self.pbx_logins().ok_or(Error::NotFound);
+        connection: &'a ClientConnection,
+        context: &'a RequestContext,
+        exchange: &'a mut Exchange,
+    ) -> LocalBoxFuture<'a, Result<Response<Body>, Error>> {
+        let gate = &self.gate;
+        let logins = move || self.pbx_logins().ok_or(Error::NotFound);
         match (reserved, request.uri().path()) {
-            (Reserved::Ott, _) => ott::answer(&self.gate, request, context).await,
-            (Reserved::Pbx, _) => pbx::answer(pbx_logins()?, request, context).await,
-            (Reserved::Socket, _) => {
-                socket::answer(pbx_logins()?, self.forward.pbx(), request, connection, context, exchange).await
+            (Reserved::Ott, _) => Box::pin(ott::answer(gate, request, context)),
+            (Reserved::Pbx, _) => Box::pin(async move { pbx::answer(logins()?, request, context).await }),
+            (Reserved::Socket, _) => Box::pin(async move {
+                socket::answer(logins()?, self.forward.pbx(), request, connection, context, exchange).await
+            }),
+            (Reserved::PbxLogout, _) => Box::pin(async move { logout::answer_pbx(logins()?, request, context).await }),
+            (Reserved::Callgate, CONFIRM_PATH) => {
+                Box::pin(async move { link::answer_button(logins()?, request, context).await })
             }
-            (Reserved::PbxLogout, _) => logout::answer_pbx(pbx_logins()?, request, context).await,
-            (Reserved::Callgate, CONFIRM_PATH) => link::answer_button(pbx_logins()?, request, context).await,
-            (Reserved::Callgate, TICKET_PATH) => ticket::answer(pbx_logins()?, &request, context).await,
+            (Reserved::Callgate, TICKET_PATH) => {
+                Box::pin(async move { ticket::answer(logins()?, &request, context).await })
+            }
             (Reserved::Callgate, BACKCHANNEL_LOGOUT_PATH) => {
-                backchannel::answer(&self.gate, self.pbx_logins(), request, context).await
+                Box::pin(backchannel::answer(gate, self.pbx_logins(), request, context))
             }
-            (Reserved::Callgate, CLIENT_MODULE_PATH) => ClientFile::Module.answer(request.method()),
-            (Reserved::Callgate, CLIENT_TYPES_PATH) => ClientFile::Types.answer(request.method()),
-            (Reserved::Callgate, PAGE_PATH) => auto::answer(pbx_logins()?, &request, context).await,
-            (Reserved::Callgate, _) => oidc::answer(&self.gate, self.pbx_logins(), &request, context).await,
+            (Reserved::Callgate, CLIENT_MODULE_PATH) => Box::pin(ready(ClientFile::Module.answer(request.method()))),
+            (Reserved::Callgate, CLIENT_TYPES_PATH) => Box::pin(ready(ClientFile::Types.answer(request.method()))),
+            (Reserved::Callgate, PAGE_PATH) => {
+                Box::pin(async move { auto::answer(logins()?, &request, context).await })
+            }
+            (Reserved::Callgate, _) => {
+                Box::pin(async move { oidc::answer(gate, self.pbx_logins(), &request, context).await })
+            }
         }
     }
 

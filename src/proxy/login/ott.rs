@@ -72,7 +72,8 @@ async fn answer_key(
     let (mut order, attempt) = decide(gate, voximplant, asker, read, Effects::Live).await?;
     spend(gate, &order, &attempt).await?;
     if order.is_new {
-        add_user(gate, voximplant, &mut order, &attempt).await?;
+        // Boxed: rare, and large.
+        Box::pin(add_user(gate, voximplant, &mut order, &attempt)).await?;
     }
     let (Some(token), Some(key)) = (&order.token, &order.key) else { return Err(Error::Forbidden) };
     gate.audit_grant(&attempt, &order.facts()).await?;
