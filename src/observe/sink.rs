@@ -48,6 +48,9 @@ pub struct Sink {
 
 struct CloseOnDrop(Arc<LogQueue>);
 
+/// Lets the thread write now, also where the caller has left.
+struct HurryOnDrop<'s>(&'s LogQueue);
+
 /// A request to write all lines that were added before it.
 pub struct FlushRequest {
     shared: Arc<LogQueue>,
@@ -170,7 +173,10 @@ impl Sink {
             self.shared.losses.add(1);
             return Err(format!("too many lines wait for {}", self.destination()));
         };
-        self.shared.hurry();
+        let hurry = HurryOnDrop(&self.shared);
+        // The other logins that the worker serves in this turn add their lines first: one write is for all of them.
+        tokio::task::yield_now().await;
+        drop(hurry);
         match timeout(PATIENCE, &mut receipt.written).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(self.cannot_be_written()),
@@ -285,6 +291,12 @@ impl ClosingLog {
 impl Drop for CloseOnDrop {
     fn drop(&mut self) {
         self.0.orders().close = true;
+        self.0.hurry();
+    }
+}
+
+impl Drop for HurryOnDrop<'_> {
+    fn drop(&mut self) {
         self.0.hurry();
     }
 }

@@ -1,5 +1,6 @@
 use std::sync::mpsc;
 
+use futures_util::FutureExt;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
@@ -137,6 +138,32 @@ async fn an_awaited_line_is_written_before_its_caller_goes_on() {
     worker.line("before");
     assert_eq!(worker.awaited_line("login", WhenStuck::Refuse).await, Ok(()));
     assert_eq!(memory.text(), "before\nlogin\n");
+}
+
+#[tokio::test]
+async fn lines_of_logins_at_the_same_time_are_written_at_once() {
+    let (sink, memory) = memory_log(LogFormat::Text);
+    let waiting = || sink.shared.waiting.load(Ordering::SeqCst);
+    let mut logins: Vec<_> = (0..10).map(|_| Box::pin(sink.awaited_line("login", WhenStuck::Refuse))).collect();
+    assert!(logins.iter_mut().all(|login| login.as_mut().now_or_never().is_none()));
+    // Time in which the thread would take what it was woken for.
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!((waiting(), memory.text().as_str()), (60, ""));
+    for login in logins.drain(1..) {
+        assert_eq!(login.await, Ok(()));
+    }
+    assert_eq!((waiting(), lines(&memory).len()), (0, 10));
+}
+
+#[tokio::test]
+async fn the_line_of_a_login_whose_caller_leaves_is_written_as_soon() {
+    let (sink, memory) = memory_log(LogFormat::Text);
+    assert!(Box::pin(sink.awaited_line("login", WhenStuck::Refuse)).now_or_never().is_none());
+    let end = soon();
+    while memory.text() != "login\n" {
+        assert!(Instant::now() < end);
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[tokio::test]
