@@ -91,16 +91,28 @@ impl Acme {
         config: &AcmeConfig,
         name: &str,
     ) -> Result<Option<OrderTurn>, AcmeError> {
-        if self.take_over(members, config, name).await? {
-            return Ok(None);
-        }
-        let turn = members.take_turn(&config.directory, name).await?;
+        let turn = members.take_turn(&config.directory, name);
+        let turn = self.turn_unless_issued(members, config, name, turn).await?;
         // The order of another member may have ended after the first look.
-        if turn == OrderTurn::Own && self.take_over(members, config, name).await? {
+        if turn == Some(OrderTurn::Own) && self.take_over(members, config, name).await? {
             members.end_turn(&config.directory, name).await;
             return Ok(None);
         }
-        Ok(Some(turn))
+        Ok(turn)
+    }
+
+    /// Asks for the `turn` to order a certificate, unless that of another member can be used.
+    async fn turn_unless_issued(
+        &self,
+        members: &AcmeMembers,
+        config: &AcmeConfig,
+        name: &str,
+        turn: impl Future<Output = Result<OrderTurn, EngineDown>>,
+    ) -> Result<Option<OrderTurn>, AcmeError> {
+        if self.take_over(members, config, name).await? {
+            return Ok(None);
+        }
+        Ok(Some(turn.await?))
     }
 
     async fn order_among(&self, members: &AcmeMembers, config: &AcmeConfig, http: &AcmeHttp, name: &str) {
@@ -161,7 +173,8 @@ impl Acme {
         quota: Rate,
         name: &str,
     ) -> Result<bool, DemandResult> {
-        match self.turn_to_count(members, config, name).await {
+        let turn = members.look_at_turn(&config.directory, name);
+        match self.turn_unless_issued(members, config, name, turn).await {
             // The member that orders has counted it.
             Ok(Some(OrderTurn::Other | OrderTurn::Failed { .. })) => return Ok(true),
             Ok(Some(OrderTurn::Own)) => {}
@@ -176,19 +189,6 @@ impl Acme {
             self.wait_for_engine(name);
             DemandResult::Failed
         })
-    }
-
-    /// As [`Acme::turn_to_order`], without taking the turn.
-    async fn turn_to_count(
-        &self,
-        members: &AcmeMembers,
-        config: &AcmeConfig,
-        name: &str,
-    ) -> Result<Option<OrderTurn>, AcmeError> {
-        if self.take_over(members, config, name).await? {
-            return Ok(None);
-        }
-        Ok(Some(members.look_at_turn(&config.directory, name).await?))
     }
 
     // === Certificates of other members ===
