@@ -19,6 +19,18 @@ impl Wake for Count {
     }
 }
 
+impl Count {
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Returns a waker, and how often it was woken.
+fn counting_waker() -> (Waker, Arc<Count>) {
+    let count = Arc::new(Count(AtomicUsize::new(0)));
+    (Waker::from(Arc::clone(&count)), count)
+}
+
 fn connection(worker: &Arc<WorkerBudget>, address: &str) -> Arc<Ledger> {
     worker.open(Some(worker.process().client(address.parse().unwrap())))
 }
@@ -28,8 +40,7 @@ fn taken_bytes_make_room_and_wake_the_waiting_flow() {
     let worker = WorkerBudget::new(Budget::new(64 * MIB));
     let ledger = connection(&worker, "192.0.2.1");
     let (one, two) = (Flow::new(&ledger), Flow::new(&ledger));
-    let count = Arc::new(Count(AtomicUsize::new(0)));
-    let waker = Waker::from(Arc::clone(&count));
+    let (waker, count) = counting_waker();
     let mut cx = Context::from_waker(&waker);
     assert_eq!(one.poll_room(&mut cx), Poll::Ready(usize::MAX));
     let large = one.count(Bytes::from(vec![0; POOL]));
@@ -38,7 +49,7 @@ fn taken_bytes_make_room_and_wake_the_waiting_flow() {
     let small = two.count(Bytes::from_static(b"hello"));
     assert!(two.poll_room(&mut cx).is_pending());
     drop(small);
-    assert_eq!((count.0.load(Ordering::Relaxed), two.poll_room(&mut cx)), (1, Poll::Ready(LEAST)));
+    assert_eq!((count.get(), two.poll_room(&mut cx)), (1, Poll::Ready(LEAST)));
     assert_eq!(worker.process().held(), POOL + OVERHEAD);
     drop(large);
     assert_eq!((ledger.held(), worker.process().held()), (0, 0));
@@ -86,15 +97,14 @@ fn a_flow_without_room_is_woken_once_there_is_some() {
     let flow = Flow::new(&ledger);
     let full = flow.count(Bytes::from(vec![0; 13 * MIB]));
     assert!(ledger.ends_turn());
-    let count = Arc::new(Count(AtomicUsize::new(0)));
-    let waker = Waker::from(Arc::clone(&count));
+    let (waker, count) = counting_waker();
     let other = Flow::new(&ledger);
     assert!(other.poll_room(&mut Context::from_waker(&waker)).is_pending());
     ledger.refresh(Instant::now());
-    assert_eq!(count.0.load(Ordering::Relaxed), 0);
+    assert_eq!(count.get(), 0);
     drop(full);
     ledger.refresh(Instant::now());
-    assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    assert_eq!(count.get(), 1);
 }
 
 #[tokio::test]
@@ -102,14 +112,13 @@ async fn a_connection_that_moves_much_hands_the_thread_on() {
     let worker = WorkerBudget::new(Budget::new(64 * MIB));
     let ledger = connection(&worker, "192.0.2.1");
     let (one, two) = (Flow::new(&ledger), Flow::new(&ledger));
-    let count = Arc::new(Count(AtomicUsize::new(0)));
-    let waker = Waker::from(Arc::clone(&count));
+    let (waker, count) = counting_waker();
     let mut cx = Context::from_waker(&waker);
     drop(one.count(Bytes::from(vec![0; TURN - 1])));
     assert!(one.poll_room(&mut cx).is_ready());
     drop(two.count(Bytes::from_static(b"x")));
     assert!(one.poll_room(&mut cx).is_pending(), "the flows of a connection take their turn together");
-    assert_eq!(count.0.load(Ordering::Relaxed), 0, "others go first");
+    assert_eq!(count.get(), 0, "others go first");
     tokio::task::yield_now().await;
-    assert_eq!((count.0.load(Ordering::Relaxed), one.poll_room(&mut cx)), (1, Poll::Ready(usize::MAX)));
+    assert_eq!((count.get(), one.poll_room(&mut cx)), (1, Poll::Ready(usize::MAX)));
 }
