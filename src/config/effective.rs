@@ -26,8 +26,12 @@ impl EffectiveConfig {
     /// Hides the digests of API keys: on a page they would help to guess a weak key.
     #[must_use]
     pub fn without_digests(mut self) -> Self {
-        let set = self.0.iter_mut().flat_map(|section| &mut section.set);
-        set.filter(|(key, _)| key == "sha256").for_each(|(_, digest)| *digest = json!("***"));
+        let tables = keys::tables();
+        for Section { name, set, .. } in &mut self.0 {
+            let rows = || tables.iter().filter(|table| table.name == *name).flat_map(|table| &table.keys);
+            let is_digest = |key: &str| rows().any(|row| row.name == key && row.is_digest());
+            set.iter_mut().filter(|(key, _)| is_digest(key)).for_each(|(_, digest)| *digest = json!("***"));
+        }
         self
     }
 
@@ -260,6 +264,17 @@ mod tests {
             value.as_object().unwrap().iter().map(|(key, value)| format!("{key} = {}\n", Toml(value))).collect();
         assert_eq!(toml::from_str::<Value>(&written).unwrap(), value, "{written}");
         assert_eq!(dated(value)["f"], "2099-12-31T18:00:00Z");
+    }
+
+    #[test]
+    fn digests_are_hidden_where_the_table_of_keys_has_them() {
+        let section = |name| {
+            let set = vec![("sha256".to_owned(), json!("6ca13d52")), ("scopes".to_owned(), json!(["pbx"]))];
+            Section { name, is_list: true, is_written: true, set, defaults: Vec::new() }
+        };
+        let hidden = EffectiveConfig(vec![section("auth"), section("allow")]).without_digests().to_json();
+        assert_eq!(hidden["auth"][0], json!({ "sha256": "***", "scopes": ["pbx"] }));
+        assert_eq!(hidden["allow"][0]["sha256"], json!("6ca13d52"), "there it is no key");
     }
 
     #[test]

@@ -45,6 +45,12 @@ impl KeyRow {
         self.default == "required"
     }
 
+    /// Tells whether its value is the digest of a secret.
+    #[must_use]
+    pub fn is_digest(&self) -> bool {
+        self.kind == "digest"
+    }
+
     /// Returns the default as TOML; `None`: it has none, or one in words.
     #[must_use]
     pub fn default_toml(&self) -> Option<&'static str> {
