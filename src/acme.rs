@@ -5,6 +5,7 @@
 //! for, and leaves those of tenants to the first. Members that share an engine also share what they get: one of them orders.
 
 mod among_members;
+mod challenge_looks;
 mod demand;
 mod http_client;
 mod kept_certificate;

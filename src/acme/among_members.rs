@@ -1,5 +1,6 @@
 //! What members that share an engine do together: one of them orders a certificate, and all use it and answer its challenges.
 
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -50,16 +51,29 @@ impl Acme {
 
     // === Challenges of other members ===
 
-    /// Returns the answer to a challenge over HTTP for which another member has asked. `host`: in lower case.
-    pub(crate) async fn member_answer(&self, config: &AcmeConfig, host: &str, token: &str) -> Option<String> {
+    /// Returns the answer to a challenge over HTTP for which another member has asked. `host`: in lower case. `client`: as
+    /// limits count it.
+    pub(crate) async fn member_answer(
+        &self,
+        config: &AcmeConfig,
+        client: IpAddr,
+        host: &str,
+        token: &str,
+    ) -> Option<String> {
         let members = self.members().filter(|_| config.covers(host))?;
-        members.of_token(host, token).await
+        members.of_token(client, host, token).await
     }
 
-    /// Returns the handshake that answers a challenge for which another member has asked. `name`: in lower case.
-    pub(crate) async fn member_handshake(&self, config: &AcmeConfig, name: &str) -> Option<Arc<ServerConfig>> {
+    /// Returns the handshake that answers a challenge for which another member has asked. `name`: in lower case. `client`: as limits
+    /// count it.
+    pub(crate) async fn member_handshake(
+        &self,
+        config: &AcmeConfig,
+        client: IpAddr,
+        name: &str,
+    ) -> Option<Arc<ServerConfig>> {
         let members = self.members().filter(|_| config.covers(name))?;
-        let key_authorization = members.of_name(name).await?;
+        let key_authorization = members.of_name(client, name).await?;
         challenge_config(name, &sha256(key_authorization.as_bytes())).ok().map(Arc::new)
     }
 

@@ -5,14 +5,16 @@
 //! longer than an order may, so a member that dies holds others up for no longer. After a failure it stays for as long as that
 //! member pauses, with the number of failures: members together try no more often than one that is alone.
 
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::challenge_looks::ChallengeLooks;
 use super::kept_certificate::KeptCertificate;
 use crate::members::{EngineDown, EngineKey, EngineScript, SharedEngine};
 use crate::model::rate::Rate;
@@ -34,8 +36,6 @@ pub(super) const TURN_LIFE: Duration = Duration::from_secs(5 * 60);
 const LONGEST: usize = 96 << 10;
 /// The longest pause that is kept to after a failure of another member.
 const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
-/// How many answers to challenges are looked up at once. Further clients wait.
-const LOOKS: usize = 16;
 /// How long a client waits for an answer to a challenge.
 const LOOK_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a start waits for the engine before it counts as away.
@@ -51,7 +51,7 @@ pub(super) struct AcmeMembers {
     engine: Arc<SharedEngine>,
     /// By it the engine knows the turns of this process.
     token: String,
-    looks: Semaphore,
+    looks: ChallengeLooks,
 }
 
 /// A certificate that a member has put into the engine.
@@ -88,7 +88,7 @@ struct SharedChallenge {
 
 impl AcmeMembers {
     pub(super) fn new(engine: Arc<SharedEngine>) -> Arc<Self> {
-        Arc::new(Self { engine, token: random::text::<16>(), looks: Semaphore::new(LOOKS) })
+        Arc::new(Self { engine, token: random::text::<16>(), looks: ChallengeLooks::new() })
     }
 
     /// Tells whether they share this engine.
@@ -222,26 +222,26 @@ impl AcmeMembers {
         }
     }
 
-    /// Returns the key authorization of a challenge over HTTP that another member has to answer.
-    pub(super) async fn of_token(&self, name: &str, token: &str) -> Option<String> {
+    /// Returns the key authorization of a challenge over HTTP that another member has to answer. `client`: as limits count it.
+    pub(super) async fn of_token(&self, client: IpAddr, name: &str, token: &str) -> Option<String> {
         if !is_token(token) {
             return None;
         }
         let [form, _] = forms(name, token);
-        let found = self.challenge(&form).await.filter(|found| found.token == token && found.name == name)?;
+        let found = self.challenge(client, &form).await.filter(|found| found.token == token && found.name == name)?;
         Some(found.key_authorization)
     }
 
-    /// Returns the key authorization of a challenge over TLS that another member has to answer.
-    pub(super) async fn of_name(&self, name: &str) -> Option<String> {
+    /// Returns the key authorization of a challenge over TLS that another member has to answer. `client`: as limits count it.
+    pub(super) async fn of_name(&self, client: IpAddr, name: &str) -> Option<String> {
         let [_, form] = forms(name, "");
-        let found = self.challenge(&form).await.filter(|found| found.name == name)?;
+        let found = self.challenge(client, &form).await.filter(|found| found.name == name)?;
         Some(found.key_authorization)
     }
 
-    async fn challenge(&self, form: &[&str]) -> Option<SharedChallenge> {
+    async fn challenge(&self, client: IpAddr, form: &[&str]) -> Option<SharedChallenge> {
         let look = async {
-            let _turn = self.looks.acquire().await.ok()?;
+            let _permit = self.looks.permit(client).await?;
             let found = self.find(&self.keys(CHALLENGE, form)).await.ok()?;
             found.iter().find_map(|sealed| self.engine.open(CHALLENGE, sealed))
         };
@@ -275,6 +275,8 @@ mod tests {
 
     use base64::Engine;
     use base64::prelude::BASE64_STANDARD;
+    use futures_util::FutureExt;
+    use futures_util::future::join_all;
 
     use super::*;
     use crate::config::SharedConfig;
@@ -282,6 +284,8 @@ mod tests {
     use crate::model::key_ring::KeyRing;
     use crate::tls::dev;
 
+    /// The address of an ACME server.
+    const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1));
     const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
 
     #[test]
@@ -333,10 +337,13 @@ mod tests {
         let Some(engine) = TestEngine::start() else { return };
         let (one, other) = (member(&engine).await, member(&engine).await);
         one.offer("a.test", TOKEN, "token.thumb").await.unwrap();
-        assert_eq!(other.of_token("a.test", TOKEN).await.as_deref(), Some("token.thumb"));
-        assert_eq!(other.of_name("a.test").await.as_deref(), Some("token.thumb"));
-        assert_eq!((other.of_token("a.test", "other").await, other.of_name("b.test").await), (None, None));
-        assert_eq!(other.of_token("b.test", TOKEN).await, None, "it is for another name");
+        assert_eq!(other.of_token(SERVER, "a.test", TOKEN).await.as_deref(), Some("token.thumb"));
+        assert_eq!(other.of_name(SERVER, "a.test").await.as_deref(), Some("token.thumb"));
+        assert_eq!(
+            (other.of_token(SERVER, "a.test", "other").await, other.of_name(SERVER, "b.test").await),
+            (None, None)
+        );
+        assert_eq!(other.of_token(SERVER, "b.test", TOKEN).await, None, "it is for another name");
         let keys: Vec<String> = other.engine.ask(redis::cmd("KEYS").arg("*challenge*")).await.unwrap();
         assert_eq!(keys.len(), 2);
         for key in keys {
@@ -344,7 +351,26 @@ mod tests {
             assert!((200_000..=300_000).contains(&life), "{life}");
         }
         one.withdraw("a.test", TOKEN).await;
-        assert_eq!((other.of_token("a.test", TOKEN).await, other.of_name("a.test").await), (None, None));
+        assert_eq!(
+            (other.of_token(SERVER, "a.test", TOKEN).await, other.of_name(SERVER, "a.test").await),
+            (None, None)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_client_that_asks_for_many_answers_keeps_no_server_from_its_own() {
+        let Some(engine) = TestEngine::start() else { return };
+        let (one, other) = (member(&engine).await, member(&engine).await);
+        one.offer("a.test", TOKEN, "token.thumb").await.unwrap();
+        // As many as one client has at once, of an engine that takes its time.
+        let flood = IpAddr::from([192, 0, 2, 1]);
+        let slow = [(); 4].map(|()| other.looks.permit(flood));
+        let slow = join_all(slow).await;
+        let mut waiting = Box::pin(join_all((0..100).map(|_| other.of_token(flood, "a.test", TOKEN))));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert_eq!(other.of_token(SERVER, "a.test", TOKEN).await.as_deref(), Some("token.thumb"));
+        drop(slow);
+        assert!(waiting.await.iter().all(Option::is_some), "they only waited");
     }
 
     #[tokio::test]

@@ -130,7 +130,7 @@ async fn hand_shake(
 ) -> Option<(Box<TlsStream<ClientStream>>, TlsPolicy)> {
     let handshake = async {
         stream.set_nodelay()?;
-        accept_tls(stream, snapshot).await
+        accept_tls(stream, client, snapshot).await
     };
     // Boxed, like everything that an idle connection has no use for.
     let within = Box::pin(timeout_at(due, handshake));
@@ -161,6 +161,7 @@ async fn hand_shake(
 /// Makes the handshake under the policy of the name that the client asks for; `None`: it was a challenge of an ACME server.
 async fn accept_tls(
     stream: ClientStream,
+    client: IpAddr,
     snapshot: &Snapshot,
 ) -> io::Result<Option<(Box<TlsStream<ClientStream>>, TlsPolicy)>> {
     let tls = &snapshot.tls;
@@ -170,7 +171,7 @@ async fn accept_tls(
     let start = LazyConfigAcceptor::new(ClientHelloAcceptor::default(), stream).await?;
     if let Some(name) = TlsPolicies::checked_name(&start.client_hello()) {
         let own = tls.challenge(&name);
-        let challenge = if own.is_some() { own } else { Box::pin(snapshot.member_handshake(&name)).await };
+        let challenge = if own.is_some() { own } else { Box::pin(snapshot.member_handshake(client, &name)).await };
         if let Some(challenge) = challenge {
             start.into_stream(challenge).await?.shutdown().await?;
             return Ok(None);

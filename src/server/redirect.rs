@@ -1,7 +1,7 @@
 //! `redirect_http`: every request over plain HTTP is redirected to HTTPS, but for the challenges of ACME servers.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -49,10 +49,10 @@ pub(super) async fn serve(mut stream: ClientStream, address: SocketAddr, _permit
 async fn answer_one(stream: &mut ClientStream, address: SocketAddr, worker: &Worker) {
     let snapshot = worker.snapshot();
     let admitted = admission::admit(stream, address, &snapshot.config.server, &worker.limits).await;
-    let Some(_client) = admitted else { return };
-    let snapshot = &snapshot;
+    let Some(client) = admitted else { return };
+    let (snapshot, from) = (&snapshot, client.address);
     let service =
-        service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, worker, snapshot).await) });
+        service_fn(move |request| async move { Ok::<_, Infallible>(answer(&request, from, worker, snapshot).await) });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .keep_alive(false)
@@ -62,8 +62,13 @@ async fn answer_one(stream: &mut ClientStream, address: SocketAddr, worker: &Wor
     drop(timeout(LIFE, connection).await);
 }
 
-async fn answer(request: &Request<Incoming>, worker: &Worker, snapshot: &Snapshot) -> Response<Full<Bytes>> {
-    if let Some(answer) = challenge_answer(request, worker, snapshot).await {
+async fn answer(
+    request: &Request<Incoming>,
+    client: IpAddr,
+    worker: &Worker,
+    snapshot: &Snapshot,
+) -> Response<Full<Bytes>> {
+    if let Some(answer) = challenge_answer(request, client, worker, snapshot).await {
         return answer;
     }
     let mut response = Response::new(Full::default());
@@ -81,6 +86,7 @@ async fn answer(request: &Request<Incoming>, worker: &Worker, snapshot: &Snapsho
 /// everything else, because ACME servers follow (RFC 8555 §8.3).
 async fn challenge_answer(
     request: &Request<Incoming>,
+    client: IpAddr,
     worker: &Worker,
     snapshot: &Snapshot,
 ) -> Option<Response<Full<Bytes>>> {
@@ -89,7 +95,7 @@ async fn challenge_answer(
         Response::new(Full::from(answer))
     } else {
         let authority = target::authority(request.version(), request.uri(), request.headers()).ok()?;
-        match snapshot.member_answer(&authority.host, token).await {
+        match snapshot.member_answer(client, &authority.host, token).await {
             Some(answer) => Response::new(Full::from(answer)),
             None => worker.foreign_challenges.answer(&snapshot.config, &authority.host, token).await?,
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::succession::{Predecessors, SuccessionOrder};
 use crate::acme::{Acme, AskTenant};
 use crate::config::{AcmeConfig, Config, UpstreamConfig};
 use crate::freeze::Freezes;
-use crate::limit::{LimitReport, LimitUsage};
+use crate::limit::{LimitReport, LimitUsage, client_key};
 use crate::memory::{MemoryWriter, ProcessMemory};
 use crate::model::freeze_target::FreezeTarget;
 use crate::model::member_name::MemberName;
@@ -173,13 +173,13 @@ impl Snapshot {
     }
 
     /// Returns the answer to a challenge over HTTP that another member has to give. `host`: in lower case.
-    pub(super) async fn member_answer(&self, host: &str, token: &str) -> Option<String> {
-        self.acme.member_answer(self.config.acme.as_ref()?, host, token).await
+    pub(super) async fn member_answer(&self, client: IpAddr, host: &str, token: &str) -> Option<String> {
+        self.acme.member_answer(self.config.acme.as_ref()?, client_key(client), host, token).await
     }
 
     /// Returns the handshake that answers a challenge which another member has to answer. `name`: in lower case.
-    pub(super) async fn member_handshake(&self, name: &str) -> Option<Arc<ServerConfig>> {
-        self.acme.member_handshake(self.config.acme.as_ref()?, name).await
+    pub(super) async fn member_handshake(&self, client: IpAddr, name: &str) -> Option<Arc<ServerConfig>> {
+        self.acme.member_handshake(self.config.acme.as_ref()?, client_key(client), name).await
     }
 
     /// Returns the tasks that order certificates.
