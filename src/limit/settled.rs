@@ -1,7 +1,7 @@
 //! A limit of requests that pass through, which never wait: this member counts them by itself, and tells the shared engine
 //! behind. What all members have counted together then holds for the next request.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
@@ -27,7 +27,7 @@ pub(crate) struct SettledLimit {
     limiter: Arc<Limiter>,
     /// This member's part of the quota, which holds while the engine cannot be used.
     alone: Limiter,
-    used_up: Mutex<HashMap<LimitSource, Instant>>,
+    used_up: Mutex<UsedUpSources>,
     told: mpsc::Sender<LimitSource>,
     /// Taken by the task that tells the engine.
     waiting: tokio::sync::Mutex<mpsc::Receiver<LimitSource>>,
@@ -58,7 +58,8 @@ impl SettledLimit {
     /// # Errors
     /// As [`SettledLimit::count`].
     pub(super) fn check(&self, source: &LimitSource) -> Result<(), Limited> {
-        let left = self.used_up().get(source).map(|until| until.saturating_duration_since(Instant::now()));
+        let until = self.used_up().until(source);
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
         match left.filter(|left| !left.is_zero()) {
             Some(left) => Err(self.limiter.limited_after(left)),
             None => Ok(()),
@@ -76,26 +77,43 @@ impl SettledLimit {
 
     async fn tell(&self, source: LimitSource) {
         if let Ok(Err(limited)) = answer_there(&self.engine, &[LimitQuery::count(&self.limiter, &source)]).await {
-            self.note_used_up(source, Instant::now() + limited.retry_after);
+            self.used_up().note(source, Instant::now() + limited.retry_after);
         }
     }
 
-    fn note_used_up(&self, source: LimitSource, until: Instant) {
-        let mut used_up = self.used_up();
-        if used_up.len() >= USED_UP {
-            let now = Instant::now();
-            used_up.retain(|_, until| now < *until);
-        }
-        if used_up.len() >= USED_UP
-            && let Some(first) = used_up.iter().min_by_key(|(_, until)| **until).map(|(source, _)| *source)
-        {
-            used_up.remove(&first);
-        }
-        used_up.insert(source, until);
-    }
-
-    fn used_up(&self) -> MutexGuard<'_, HashMap<LimitSource, Instant>> {
+    fn used_up(&self) -> MutexGuard<'_, UsedUpSources> {
         self.used_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The sources that have used up their quota, each until it is free. Requests wait for it, so no step walks through all of them.
+#[derive(Default)]
+struct UsedUpSources {
+    ends: HashMap<LimitSource, SourceEnd>,
+    in_order: BTreeMap<SourceEnd, LimitSource>,
+    noted: u64,
+}
+
+/// When a source is free, and a number, so that no two are equal.
+type SourceEnd = (Instant, u64);
+
+impl UsedUpSources {
+    fn until(&self, source: &LimitSource) -> Option<Instant> {
+        self.ends.get(source).map(|(until, _)| *until)
+    }
+
+    fn note(&mut self, source: LimitSource, until: Instant) {
+        let end = (until, self.noted);
+        self.noted += 1;
+        if let Some(before) = self.ends.insert(source, end) {
+            self.in_order.remove(&before);
+        }
+        self.in_order.insert(end, source);
+        if self.ends.len() > USED_UP
+            && let Some((_, first)) = self.in_order.pop_first()
+        {
+            self.ends.remove(&first);
+        }
     }
 }
 
@@ -150,8 +168,9 @@ mod tests {
         let source = |number: u32| LimitSource::address(std::net::Ipv4Addr::from_bits(number).into());
         let start = Instant::now() + Duration::from_secs(60);
         for number in 0..=USED_UP as u32 {
-            settled.note_used_up(source(number), start + Duration::from_millis(number.into()));
+            settled.used_up().note(source(number), start + Duration::from_millis(number.into()));
         }
+        settled.used_up().note(source(1), start + Duration::from_secs(60));
         assert!(settled.check(&source(0)).is_ok());
         assert!(settled.check(&source(1)).is_err() && settled.check(&source(USED_UP as u32)).is_err());
     }
