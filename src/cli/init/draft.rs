@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf, absolute};
@@ -99,19 +99,22 @@ impl Draft {
     /// # Errors
     /// When the configuration is wrong, a file exists and is not to be replaced, or cannot be written.
     pub(super) fn write(&self, replaces: bool) -> Result<Vec<Problem>, DraftError> {
+        fs::create_dir_all(&self.folder)?;
+        // Of two at the same time, the second finds the files of the first.
+        let lock = File::open(&self.folder)?;
+        lock.lock()?;
         if let Some((path, _)) = self.paths().find(|(path, _)| !replaces && is_kept(path)) {
             return Err(DraftError::Exists(path));
         }
-        fs::create_dir_all(&self.folder)?;
         let place = self.folder.join(format!(".callgate-init-{}", RequestId::next()));
         DirBuilder::new().mode(0o700).create(&place)?;
-        let written = self.write_by_way_of(&place);
+        let written = self.write_by_way_of(&place, replaces);
         fs::remove_dir_all(&place)?;
         written
     }
 
     /// Writes all files into a folder, reads the configuration there, and moves them into their places.
-    fn write_by_way_of(&self, place: &Path) -> Result<Vec<Problem>, DraftError> {
+    fn write_by_way_of(&self, place: &Path, replaces: bool) -> Result<Vec<Problem>, DraftError> {
         let user = self.is_system().then(unit_user).flatten();
         for file in &self.files {
             let path = place.join(&file.name);
@@ -124,14 +127,32 @@ impl Draft {
         }
         let text = self.files.first().map_or("", |config| config.content.expose());
         let config = config::parse(text, place, &environment).map_err(DraftError::Wrong)?;
+        let mut made = Vec::new();
         // The configuration comes last, so that it is not there without what it names.
         for file in self.files.iter().rev() {
             let target = self.folder.join(&file.name);
             fs::create_dir_all(target.parent().unwrap_or(&self.folder))?;
-            fs::rename(place.join(&file.name), target)?;
+            let put = put(&place.join(&file.name), &target, replaces || target.exists() && !is_kept(&target));
+            if put.is_err() && !replaces {
+                made.iter().for_each(|path| drop(fs::remove_file(path)));
+            }
+            put?;
+            made.push(target);
         }
         Ok(config.warnings)
     }
+}
+
+/// Puts a file into its place.
+fn put(draft: &Path, target: &Path, replaces: bool) -> Result<(), DraftError> {
+    if replaces {
+        return Ok(fs::rename(draft, target)?);
+    }
+    // Unlike a rename, this never replaces a file.
+    fs::hard_link(draft, target).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => DraftError::Exists(target.to_owned()),
+        _ => error.into(),
+    })
 }
 
 /// Whether a folder is that of the package.
@@ -251,4 +272,43 @@ fn path(path: &Path) -> io::Result<String> {
 /// Writes a TOML string. The escapes of JSON are those of TOML (toml.io, v1.0.0, "String").
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(folder: &Path) -> Draft {
+        let mut draft = Draft { folder: folder.to_owned(), files: Vec::new() };
+        let config = "listen = \"127.0.0.1:0\"\ntls = { cert = \"certs/fullchain.pem\", key = \"certs/privkey.pem\" }\n\
+                      [app]\nurl = \"http://127.0.0.1:1\"\n";
+        draft.add("proxy.toml", 0o644, config.to_owned());
+        for (name, mode, text) in dev::certificate(&["app.test"]).unwrap().files() {
+            draft.add(Path::new("certs").join(name), mode, text.to_owned());
+        }
+        draft
+    }
+
+    /// Writes a draft into a folder, as after the look for files that exist.
+    fn write(draft: &Draft, replaces: bool) -> Result<Vec<Problem>, DraftError> {
+        let place = draft.folder.join("place");
+        fs::create_dir(&place).unwrap();
+        let written = draft.write_by_way_of(&place, replaces);
+        fs::remove_dir_all(&place).unwrap();
+        written
+    }
+
+    #[test]
+    fn a_file_that_appears_meanwhile_is_not_overwritten_and_no_other_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("proxy.toml");
+        fs::write(&config, "the operator's").unwrap();
+        let draft = draft(folder.path());
+        assert!(matches!(write(&draft, false), Err(DraftError::Exists(path)) if path == config));
+        assert_eq!(fs::read_to_string(&config).unwrap(), "the operator's");
+        assert_eq!(fs::read_dir(folder.path().join("certs")).unwrap().count(), 0);
+        write(&draft, true).unwrap();
+        assert!(fs::read_to_string(&config).unwrap().starts_with("listen"));
+        assert_eq!(fs::read_dir(folder.path().join("certs")).unwrap().count(), 3);
+    }
 }

@@ -206,3 +206,20 @@ async fn files_in_a_folder_of_another_user_come_with_a_warning() {
         assert!(text(&made.stderr).contains("warning: certs belongs to the user with the id 65534"));
     }
 }
+
+#[tokio::test]
+async fn of_two_at_the_same_time_one_writes_and_the_other_says_so() {
+    let options = "init --non-interactive --app-host app.test --app-url http://127.0.0.1:1 --development-certificate";
+    let arguments: Vec<_> = options.split(' ').collect();
+    for _ in 0..5 {
+        let dir = folder();
+        let made = || run(command(dir.path(), &arguments, ""));
+        let (one, other) = tokio::join!(made(), made());
+        let (made, refused) = if one.status.success() { (one, other) } else { (other, one) };
+        check_code(&made, 0);
+        check_code(&refused, 1);
+        assert!(text(&refused.stderr).contains("exists: --force replaces it"), "{}", text(&refused.stderr));
+        check_code(&run(command(dir.path(), &["check"], "")).await, 0);
+        assert_eq!(names(dir.path()), ["certs", "lines", "proxy.toml", "users"]);
+    }
+}
