@@ -20,7 +20,7 @@ pub use self::check::{
 pub use self::effective::EffectiveConfig;
 pub use self::files::{FileSnapshot, FileWatch, can_write};
 pub use self::outbound_proxy::OutboundProxy;
-pub use self::permissions::exposed_secret;
+pub use self::permissions::{exposed_secret, keep_rights};
 pub use self::problem::{Problem, Problems, UnseenSecret};
 pub use self::schema::{inner_keys, schema, written_value};
 pub use self::types::*;

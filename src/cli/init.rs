@@ -3,6 +3,7 @@
 mod draft;
 mod questions;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -49,7 +50,8 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
     })?;
     print_warnings(&warnings);
     draft.folders().iter().for_each(|folder| certs::warn_of_owner(folder));
-    for (path, mode) in draft.paths() {
+    for path in draft.paths() {
+        let mode = path.metadata().map_or(0, |found| found.mode() & 0o777);
         print_line(&format_args!("wrote {} (mode {mode:03o})", path.display()))?;
     }
     print_line(&next_steps(&arguments.config, &answers, draft.is_system()))

@@ -1,11 +1,13 @@
 //! Certificates for development and the demo, made at run time. No client trusts them by itself.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+use crate::config;
 
 /// A certificate, its key, and the authority that was made to sign it alone, all in PEM.
 #[derive(Debug)]
@@ -25,7 +27,7 @@ impl DevCertificate {
         [("privkey.pem", 0o600, &self.key), ("fullchain.pem", 0o644, &self.chain), ("ca.pem", 0o644, &self.ca)]
     }
 
-    /// Writes the files into a folder, which is made where it is missing.
+    /// Writes the files into a folder, which is made where it is missing. A file that is replaced keeps its owner and its mode.
     ///
     /// # Errors
     /// When a file cannot be written, or one of them exists and `replaces` is false: then no file is written.
@@ -38,17 +40,28 @@ impl DevCertificate {
         }
         fs::create_dir_all(folder)?;
         for (name, mode, text) in files {
-            if replaces
-                && let Err(error) = fs::remove_file(folder.join(name))
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                return Err(error);
-            }
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(folder.join(name))?;
-            file.write_all(text.as_bytes())?;
+            let (path, draft) = (folder.join(name), folder.join(format!(".{name}.callgate")));
+            // A draft that a crash has left behind.
+            let _ = fs::remove_file(&draft);
+            let written = write_draft(&draft, mode, text, &path).and_then(|()| match replaces {
+                true => fs::rename(&draft, &path),
+                // Unlike a rename, this never replaces a file.
+                false => fs::hard_link(&draft, &path),
+            });
+            let _ = fs::remove_file(&draft);
+            written?;
         }
         Ok(())
     }
+}
+
+/// Writes a file that is to be at `path`, with the rights of the one that is there, or with a mode.
+fn write_draft(draft: &Path, mode: u32, text: &str, path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(draft)?;
+    if let Some(before) = path.symlink_metadata().ok().filter(Metadata::is_file) {
+        config::keep_rights(&file, &before)?;
+    }
+    file.write_all(text.as_bytes())
 }
 
 /// Makes a certificate for `names` (host names or addresses), valid for 390 days from now.

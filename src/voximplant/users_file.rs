@@ -2,8 +2,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use crate::config;
 
 /// A locked users file and the draft that will replace it.
 pub(crate) struct UsersFileDraft {
@@ -32,11 +34,7 @@ impl UsersFileDraft {
             .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
         let this = Self { path, draft, file, folder };
-        let (now, as_before) = (this.file.metadata()?, before.mode() & 0o7777);
-        if (now.uid(), now.gid()) != (before.uid(), before.gid()) {
-            fchown(&this.file, Some(before.uid()), Some(before.gid()))?;
-        }
-        this.file.set_permissions(fs::Permissions::from_mode(as_before))?;
+        config::keep_rights(&this.file, &before)?;
         Ok(this)
     }
 
@@ -109,6 +107,8 @@ fn is_line_of(line: &str, user: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     use super::*;
 
     #[track_caller]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf, absolute};
@@ -79,9 +79,9 @@ impl Draft {
         self.files.push(DraftFile { name: name.as_ref().to_owned(), mode, content: Secret::new(content) });
     }
 
-    /// Returns the paths of the files, each with its mode.
-    pub(super) fn paths(&self) -> impl Iterator<Item = (PathBuf, u32)> {
-        self.files.iter().map(|file| (self.folder.join(&file.name), file.mode))
+    /// Returns the paths of the files.
+    pub(super) fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.files.iter().map(|file| self.folder.join(&file.name))
     }
 
     /// Whether the files are those of the package's unit.
@@ -91,10 +91,11 @@ impl Draft {
 
     /// Returns the folders that the files go into.
     pub(super) fn folders(&self) -> BTreeSet<PathBuf> {
-        self.paths().filter_map(|(path, _)| path.parent().map(Path::to_owned)).collect()
+        self.paths().filter_map(|path| path.parent().map(Path::to_owned)).collect()
     }
 
-    /// Writes all files, or none, and returns the warnings about the configuration.
+    /// Writes all files, or none, and returns the warnings about the configuration. A file that is replaced keeps its owner and
+    /// its mode.
     ///
     /// # Errors
     /// When the configuration is wrong, a file exists and is not to be replaced, or cannot be written.
@@ -103,7 +104,7 @@ impl Draft {
         // Of two at the same time, the second finds the files of the first.
         let lock = File::open(&self.folder)?;
         lock.lock()?;
-        if let Some((path, _)) = self.paths().find(|(path, _)| !replaces && is_kept(path)) {
+        if let Some(path) = self.paths().find(|path| !replaces && is_kept(path)) {
             return Err(DraftError::Exists(path));
         }
         let place = self.folder.join(format!(".callgate-init-{}", RequestId::next()));
@@ -120,7 +121,10 @@ impl Draft {
             let path = place.join(&file.name);
             fs::create_dir_all(path.parent().unwrap_or(place))?;
             let mut written = OpenOptions::new().write(true).create_new(true).mode(file.mode).open(path)?;
-            if let Some(user) = user.filter(|_| file.mode == SECRET) {
+            let before = self.folder.join(&file.name).symlink_metadata().ok().filter(|_| replaces);
+            if let Some(before) = before.filter(Metadata::is_file) {
+                config::keep_rights(&written, &before)?;
+            } else if let Some(user) = user.filter(|_| file.mode == SECRET) {
                 fchown(&written, Some(user), None)?;
             }
             written.write_all(file.content.expose().as_bytes())?;

@@ -1,8 +1,8 @@
 //! The file of a key ring: made once, and replaced whole. At any moment the file at its path is whole or missing.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -26,9 +26,7 @@ pub(super) struct RingFile {
 /// The file that was found at the path.
 struct FoundFile {
     text: Zeroizing<String>,
-    mode: u32,
-    /// The user and the group.
-    owner: (u32, u32),
+    metadata: Metadata,
 }
 
 impl RingFile {
@@ -72,11 +70,7 @@ impl RingFile {
     fn write_draft(&self, draft: &Path, text: &str) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(draft)?;
         if let Some(found) = &self.found {
-            let now = file.metadata()?;
-            if (now.uid(), now.gid()) != found.owner {
-                fchown(&file, Some(found.owner.0), Some(found.owner.1))?;
-            }
-            file.set_permissions(fs::Permissions::from_mode(found.mode))?;
+            config::keep_rights(&file, &found.metadata)?;
         }
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
@@ -112,6 +106,5 @@ fn find(path: &Path) -> io::Result<Option<FoundFile>> {
     }
     let mut text = Zeroizing::new(String::with_capacity(LONGEST as usize));
     file.take(LONGEST).read_to_string(&mut text)?;
-    let owner = (metadata.uid(), metadata.gid());
-    Ok(Some(FoundFile { text, mode: metadata.mode() & 0o7777, owner }))
+    Ok(Some(FoundFile { text, metadata }))
 }

@@ -1,7 +1,7 @@
 //! `callgate init` and `callgate certs`: a first configuration, and certificates for development.
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
@@ -221,5 +221,34 @@ async fn of_two_at_the_same_time_one_writes_and_the_other_says_so() {
         assert!(text(&refused.stderr).contains("exists: --force replaces it"), "{}", text(&refused.stderr));
         check_code(&run(command(dir.path(), &["check"], "")).await, 0);
         assert_eq!(names(dir.path()), ["certs", "lines", "proxy.toml", "users"]);
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_is_replaced_keeps_its_owner_and_its_mode() {
+    let dir = folder();
+    let rights = |name: &str| {
+        let found = dir.path().join("certs").join(name).metadata().unwrap();
+        (found.uid(), found.gid(), found.mode() & 0o777)
+    };
+    let init =
+        "init --non-interactive --app-host app.test --app-url http://127.0.0.1:1 --development-certificate --force";
+    let key = dir.path().join("certs/privkey.pem");
+    check_code(&run(command(dir.path(), &["certs", "app.test"], "")).await, 0);
+    let own = rights("privkey.pem");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    // Only root can give a key away, as to the user of a service.
+    let is_root = rustix::process::geteuid().is_root();
+    let owner = if is_root { (65534, 65533) } else { (own.0, own.1) };
+    if is_root {
+        std::os::unix::fs::chown(&key, Some(owner.0), Some(owner.1)).unwrap();
+    }
+    for arguments in ["certs --force app.test", init] {
+        let before = fs::read(&key).unwrap();
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        check_code(&run(command(dir.path(), &arguments, "")).await, 0);
+        assert_ne!(fs::read(&key).unwrap(), before);
+        assert_eq!(rights("privkey.pem"), (owner.0, owner.1, 0o640), "{arguments:?}");
+        assert_eq!(rights("ca.pem"), (own.0, own.1, 0o644));
     }
 }
