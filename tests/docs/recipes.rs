@@ -95,3 +95,15 @@ fn the_comparison_prints_a_ratio_for_each_workload() {
     let ratios = told.lines().skip(2).map(|line| line.split(" | ").skip(1).filter(is_ratio).count());
     assert_eq!(ratios.collect::<Vec<_>>(), [2; 6], "{told}");
 }
+
+/// `docs/performance.md`
+#[test]
+#[ignore = "needs programs for load: tests/run has them"]
+fn the_cost_of_a_login_is_printed() {
+    let mut login = Command::new("bench/login");
+    let output = output(login.arg("--quick").env("CALLGATE", env!("CARGO_BIN_EXE_callgate")));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8(output.stdout).unwrap();
+    let cost = told.strip_prefix("/auth/ott: ").and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+    assert!(cost.parse::<f64>().is_ok_and(|micros| micros > 0.0), "{told}");
+}
