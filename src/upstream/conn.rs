@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::mem;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -41,6 +42,8 @@ pub(super) struct Conn {
     is_retired: bool,
     /// What the exchange that it serves now counts as.
     counts: ExchangeCounts,
+    /// The upload of that exchange.
+    upload: Option<Rc<Progress>>,
     opened: Instant,
     /// When the last request was sent.
     sent: Instant,
@@ -71,6 +74,7 @@ impl Conn {
             timer: LazyTimer::default(),
             is_retired: false,
             counts,
+            upload: None,
             opened: now,
             sent: now,
             idle_since: now,
@@ -89,24 +93,24 @@ impl Conn {
         if !self.http.is_open() {
             return Err(AttemptError::Unsent);
         }
-        let progress = request.body().progress();
+        self.upload = request.body().progress();
         self.http.begin(request, context.added);
         let sent = Instant::now();
         self.sent = sent;
         let answer = {
-            let Self { http, timer, .. } = &mut *self;
+            let Self { http, timer, upload, .. } = &mut *self;
             poll_fn(|cx| {
                 if let Poll::Ready(answer) = http.poll_head(cx, context.on_interim) {
                     return Poll::Ready(Ok(answer));
                 }
-                let (due, late) = due(sent, progress.as_deref(), deadlines);
+                let (due, late) = due(sent, upload.as_deref(), deadlines);
                 timer.poll(cx, due).map(|()| Err(late))
             })
             .await
         };
         match answer {
             Ok(Ok(head)) => Ok((head, self)),
-            Ok(Err(error)) => Err(self.failure(error, progress.as_deref())),
+            Ok(Err(error)) => Err(self.failure(error)),
             Err(late) => Err(AttemptError::Failed(late)),
         }
     }
@@ -122,6 +126,11 @@ impl Conn {
     /// Sends what is left of a request, and reads the next frame of the body.
     pub(super) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Http1Error>>> {
         self.http.poll_body(cx)
+    }
+
+    /// Returns when the upload last moved, if there is one.
+    pub(super) fn upload_moved(&self) -> Option<Instant> {
+        self.upload.as_ref().map(|upload| upload.since.get())
     }
 
     /// Tells whether the whole body of the answer has been read.
@@ -186,6 +195,7 @@ impl Conn {
 
     /// Starts the time for which the connection is idle.
     pub(super) fn mark_idle(&mut self) {
+        self.upload = None;
         self.idle_since = Instant::now();
         self.http.rest();
     }
@@ -195,7 +205,7 @@ impl Conn {
         now.duration_since(self.idle_since) >= keep_alive || now.duration_since(self.opened) >= MAX_AGE
     }
 
-    fn failure(&self, error: Http1Error, progress: Option<&Progress>) -> AttemptError {
+    fn failure(&self, error: Http1Error) -> AttemptError {
         if matches!(error, Http1Error::Client) {
             return AttemptError::Failed(Error::ClientGone);
         }
@@ -203,7 +213,7 @@ impl Conn {
         if self.http.has_begun() {
             return AttemptError::Failed(Error::Broken(error));
         }
-        match progress.map(|progress| progress.phase.get()) {
+        match self.upload.as_ref().map(|upload| upload.phase.get()) {
             Some(Phase::Reading) => AttemptError::HungUp(error),
             Some(Phase::Writing | Phase::Done | Phase::Failed) | None => AttemptError::Lost(error),
         }

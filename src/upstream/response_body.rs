@@ -80,7 +80,10 @@ impl Body for ResponseBody {
         let Some(conn) = &mut this.conn else { return Poll::Ready(None) };
         match conn.poll_body(cx) {
             Poll::Pending => {
-                let due = *this.waiting_since.get_or_insert_with(Instant::now) + this.upstream.deadlines.body_idle;
+                let waiting_since = *this.waiting_since.get_or_insert_with(Instant::now);
+                // An answer may pause for as long as the upload moves that it answers.
+                let since = conn.upload_moved().map_or(waiting_since, |moved| moved.max(waiting_since));
+                let due = since + this.upstream.deadlines.body_idle;
                 match conn.timer.poll(cx, due) {
                     Poll::Pending => Poll::Pending,
                     Poll::Ready(()) => this.fail(BodyError::Stalled),

@@ -166,6 +166,29 @@ async fn a_download_that_pauses_is_cut_off() {
     assert!(answer.ends_with("\r\n\r\nhello"), "{answer}");
 }
 
+#[tokio::test]
+async fn a_download_may_pause_for_as_long_as_the_upload_before_it_moves() {
+    let upstream = RawUpstream::serving(|mut line| async move {
+        line.head().await;
+        line.say("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").await;
+        line.stream.read_exact(&mut [0; 6]).await.unwrap();
+        line.say("hello").await;
+        line.rest().await;
+    })
+    .await;
+    let gate = gate(&upstream, "body_idle = \"1s\"").await;
+    let mut tls = gate.raw("app.test", "http/1.1").await;
+    tls.write_all(b"POST / HTTP/1.1\r\nHost: app.test\r\nContent-Length: 6\r\n\r\n").await.unwrap();
+    assert_eq!(status(&read_head(&mut tls).await), 200);
+    for _ in 0..6 {
+        sleep(Duration::from_millis(300)).await;
+        tls.write_all(b"x").await.unwrap();
+    }
+    let mut body = [0; 5];
+    tls.read_exact(&mut body).await.unwrap();
+    assert_eq!(&body, b"hello");
+}
+
 /// Traefik #11943.
 #[tokio::test]
 async fn a_slow_exchange_has_no_total_deadline() {
