@@ -57,11 +57,11 @@ struct DeliberateFields {
 /// The credentials that a request shows.
 pub(crate) struct ShownCredentials<'c> {
     pub(super) chain: &'c Chain,
-    pub(super) all: Vec<ShownCredential<'c>>,
+    pub(super) all: Vec<FoundCredential<'c>>,
 }
 
-/// One credential of a request.
-pub(super) struct ShownCredential<'c> {
+/// One of them.
+pub(super) struct FoundCredential<'c> {
     pub(super) method: &'c Method,
     /// Its label and its fingerprint.
     parts: Vec<Vec<u8>>,
@@ -248,7 +248,7 @@ impl Chain {
         let all = found.map(|(method, shown)| {
             let mut parts = vec![method.label().name().as_bytes().to_vec()];
             parts.extend(method.fingerprint(&shown, request));
-            ShownCredential { method, digest: sha256_of(parts.iter().map(Vec::as_slice)), parts }
+            FoundCredential { method, digest: sha256_of(parts.iter().map(Vec::as_slice)), parts }
         });
         ShownCredentials { chain: self, all: all.collect() }
     }

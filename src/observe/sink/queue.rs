@@ -117,6 +117,16 @@ impl LogQueue {
         }
     }
 
+    /// Waits until the thread sleeps.
+    #[cfg(test)]
+    pub(super) fn wait_for_sleep(&self) {
+        while !self.is_asleep.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // It looks once more for lines before it does.
+        thread::sleep(Duration::from_millis(50));
+    }
+
     /// Lets the thread write now instead of soon.
     pub(super) fn hurry(&self) {
         if !self.is_hurried.swap(true, Ordering::SeqCst) {

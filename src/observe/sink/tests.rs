@@ -144,6 +144,7 @@ async fn an_awaited_line_is_written_before_its_caller_goes_on() {
 async fn lines_of_logins_at_the_same_time_are_written_at_once() {
     let (sink, memory) = memory_log(LogFormat::Text);
     let waiting = || sink.shared.waiting.load(Ordering::SeqCst);
+    sink.shared.wait_for_sleep();
     let mut logins: Vec<_> = (0..10).map(|_| Box::pin(sink.awaited_line("login", WhenStuck::Refuse))).collect();
     assert!(logins.iter_mut().all(|login| login.as_mut().now_or_never().is_none()));
     // Time in which the thread would take what it was woken for.
