@@ -26,6 +26,8 @@ pub(super) struct Registry {
     /// Whether only tunnels may go on.
     is_overtime: Cell<bool>,
     next: Cell<u64>,
+    /// How many exchanges the open connections had begun at the last count.
+    begun: Cell<u64>,
     entries: RefCell<HashMap<u64, ConnectionEntry>>,
     removed: Notify,
 }
@@ -122,15 +124,22 @@ impl Registry {
         evictable.min_by_key(|(since, _)| *since).map(|(_, entry)| entry.evict()).is_some()
     }
 
-    /// Lets the connections rest that have been idle for long enough.
-    pub(super) fn rest(&self, now: Instant) {
-        for entry in self.entries.borrow().values() {
-            if let (Some((activity, _)), Some(waker)) = (&entry.state, &entry.waker)
-                && activity.order_rest(now)
-            {
-                waker.wake_by_ref();
-            }
-        }
+    /// Counts the exchanges that have begun since the last call. Connections that were closed since then count with all of theirs.
+    pub(super) fn count_begun(&self) -> u64 {
+        let entries = self.entries.borrow();
+        let activities = entries.values().filter_map(|entry| entry.state.as_ref());
+        let begun = activities.map(|(activity, _)| activity.exchanges_begun()).sum::<u64>();
+        begun.abs_diff(self.begun.replace(begun))
+    }
+
+    /// Lets connections rest that have been idle for long enough, up to `most`. Returns how many.
+    pub(super) fn rest(&self, now: Instant, worker_is_busy: bool, most: usize) -> usize {
+        let entries = self.entries.borrow();
+        let ordered = entries.values().filter_map(|entry| {
+            let (Some((activity, _)), Some(waker)) = (&entry.state, &entry.waker) else { return None };
+            activity.order_rest(now, worker_is_busy).then_some(waker)
+        });
+        ordered.take(most).map(Waker::wake_by_ref).count()
     }
 
     /// Measures how fast each connection empties its buffers.

@@ -26,7 +26,13 @@ use crate::observe::metrics::Metrics;
 /// How often idle upstream connections are swept, and the heartbeat is stamped.
 const SWEEP: Duration = Duration::from_secs(1);
 /// How often idle connections are looked for, to let them rest.
-const REST_INTERVAL: Duration = Duration::from_millis(500);
+const REST_INTERVAL: Duration = Duration::from_millis(250);
+/// How many exchanges begin in such a time at most while a worker is not busy.
+const BUSY: u64 = 250;
+/// How many of them rest at once, and the pause before more do: other connections get their turns, and the allocator gives back the
+/// memory of those before.
+const REST_AT_ONCE: usize = 512;
+const REST_PAUSE: Duration = Duration::from_millis(20);
 /// How often slow connections are looked for while `buffer_budget` is short.
 const SHED_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -220,11 +226,15 @@ async fn sweep(worker: Rc<Worker>, heartbeat: Rc<Heartbeat>) {
     }
 }
 
-/// Lets connections rest that are idle.
+/// Lets connections rest that are idle: soon while there are few exchanges that would wake them, and a part of them at a time.
 async fn rest(worker: Rc<Worker>) {
     let mut ticks = interval(REST_INTERVAL);
     loop {
-        worker.registry.rest(ticks.tick().await);
+        ticks.tick().await;
+        let is_busy = worker.registry.count_begun() > BUSY;
+        while worker.registry.rest(Instant::now(), is_busy, REST_AT_ONCE) == REST_AT_ONCE {
+            sleep(REST_PAUSE).await;
+        }
     }
 }
 

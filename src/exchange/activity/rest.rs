@@ -7,9 +7,11 @@ use tokio::time::Instant;
 
 use super::Activity;
 
-/// How long a connection is idle before it rests for the first time: longer than between the requests of a client that is busy,
-/// even one of thousands. To make the buffers anew costs more than a small request.
-pub(super) const REST: Duration = Duration::from_secs(5);
+/// How long a connection is idle before it rests for the first time.
+pub(super) const REST: Duration = Duration::from_millis(250);
+/// The same while its worker is busy: longer than between the requests of one client of thousands. To make the buffers anew
+/// costs as much as a small request.
+const REST_OF_BUSY: Duration = Duration::from_secs(5);
 /// How long a connection is idle at most before it rests.
 const LATEST_REST: Duration = Duration::from_secs(40);
 /// A rest that is shorter makes the next one begin later.
@@ -19,7 +21,7 @@ const LONG_REST: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct RestWait {
     pub(super) state: Cell<RestState>,
-    /// How long it is idle before.
+    /// How long it is idle before, at least.
     pub(super) after: Cell<Duration>,
 }
 
@@ -39,9 +41,10 @@ pub(super) enum RestState {
 impl Activity {
     /// Orders a connection to rest that has been idle for long enough. Returns whether that is new.
     #[must_use]
-    pub(crate) fn order_rest(&self, now: Instant) -> bool {
+    pub(crate) fn order_rest(&self, now: Instant, worker_is_busy: bool) -> bool {
         let is_awake = self.rest.state.get() == RestState::Awake;
-        let is_idle = || self.evictable_since().is_some_and(|since| now - since >= self.rest.after.get());
+        let after = self.rest.after.get().max(if worker_is_busy { REST_OF_BUSY } else { REST });
+        let is_idle = || self.evictable_since().is_some_and(|since| now - since >= after);
         let is_ordered = is_awake && is_idle() && self.exchanges_begun() > 0;
         if is_ordered {
             self.rest.state.set(RestState::Ordered(self.exchanges_begun()));
@@ -81,13 +84,13 @@ mod tests {
         let rest = async |idle: Duration| {
             drop(activity.begin_exchange());
             tokio::time::advance(idle - Duration::from_millis(1)).await;
-            assert!(!activity.order_rest(Instant::now()), "{idle:?}");
+            assert!(!activity.order_rest(Instant::now(), false), "{idle:?}");
             tokio::time::advance(Duration::from_millis(1)).await;
-            assert!(activity.order_rest(Instant::now()) && activity.begin_rest(), "{idle:?}");
-            assert!(!activity.order_rest(Instant::now()), "it rests");
+            assert!(activity.order_rest(Instant::now(), false) && activity.begin_rest(), "{idle:?}");
+            assert!(!activity.order_rest(Instant::now(), false), "it rests");
         };
         let mut after = REST;
-        for _ in 0..8 {
+        for _ in 0..11 {
             rest(after).await;
             tokio::time::advance(Duration::from_secs(1)).await;
             activity.end_rest(Instant::now());
@@ -100,27 +103,37 @@ mod tests {
         rest(REST).await;
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn connections_of_a_busy_worker_rest_later() {
+        let activity = Activity::new(Instant::now(), false, Tally::default());
+        drop(activity.begin_exchange());
+        tokio::time::advance(REST_OF_BUSY - Duration::from_millis(1)).await;
+        assert!(!activity.order_rest(Instant::now(), true));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(activity.order_rest(Instant::now(), true));
+    }
+
     #[tokio::test]
     async fn a_connection_that_is_fresh_busy_or_multiplexed_does_not_rest() {
         let now = Instant::now();
         let later = now + Duration::from_secs(60);
         let tally = Tally::default();
         let fresh = Activity::new(now, false, tally.clone());
-        assert!(!fresh.order_rest(later));
+        assert!(!fresh.order_rest(later, false));
         let multiplexed = Activity::new(now, true, tally);
         drop(multiplexed.begin_exchange());
-        assert!(!multiplexed.order_rest(later));
+        assert!(!multiplexed.order_rest(later, false));
         let exchange = fresh.begin_exchange();
-        assert!(!fresh.order_rest(later));
+        assert!(!fresh.order_rest(later, false));
         drop(exchange);
-        assert!(fresh.order_rest(later));
+        assert!(fresh.order_rest(later, false));
         fresh.on_write(true);
         assert!(!fresh.begin_rest(), "an answer waits for the client");
         fresh.on_write(false);
-        assert!(fresh.order_rest(later));
+        assert!(fresh.order_rest(later, false));
         drop(fresh.begin_exchange());
         assert!(!fresh.begin_rest(), "hyper may not have read the last body");
         fresh.on_read();
-        assert!(!fresh.order_rest(later), "a head arrives");
+        assert!(!fresh.order_rest(later, false), "a head arrives");
     }
 }
