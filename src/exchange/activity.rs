@@ -17,6 +17,8 @@ pub(crate) struct Activity {
     head: HeadWait,
     /// Since when the client takes none of the bytes that are ready for it.
     write_blocked_since: Cell<Option<Instant>>,
+    /// Whether bytes for the client wait for its connection's next turn.
+    is_corked: Cell<bool>,
     rest: RestWait,
     closing: ClosingState,
 }
@@ -81,6 +83,7 @@ impl Activity {
                 is_overdue: Cell::new(false),
             },
             write_blocked_since: Cell::new(None),
+            is_corked: Cell::new(false),
             rest: RestWait {
                 state: Cell::new(if is_multiplexed { RestState::Never } else { RestState::Awake }),
                 after: Cell::new(REST),
@@ -167,6 +170,22 @@ impl Activity {
     #[must_use]
     pub(crate) const fn write_blocked_since(&self) -> Option<Instant> {
         self.write_blocked_since.get()
+    }
+
+    /// Returns whether the connection may have many exchanges at once.
+    pub(crate) const fn is_multiplexed(&self) -> bool {
+        self.head.is_multiplexed
+    }
+
+    /// Records whether bytes for the client gather, although they are to be sent.
+    pub(crate) fn set_corked(&self, is_corked: bool) {
+        self.is_corked.set(is_corked);
+    }
+
+    /// Returns whether bytes wait for the connection's next turn.
+    #[must_use]
+    pub(crate) fn is_corked(&self) -> bool {
+        self.is_corked.get()
     }
 
     // === The end ===

@@ -1,10 +1,11 @@
 //! The I/O of a client's connection, which records whether bytes move.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Write};
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -16,6 +17,10 @@ use crate::exchange::Activity;
 
 /// The most bytes that TLS keeps, encrypted, for a client that does not take them.
 const MAX_ENCRYPTED: usize = 64 << 10;
+/// The most bytes that gather before they are sent: encrypted, they fit into what TLS keeps.
+const MAX_CORKED: usize = 48 << 10;
+/// How many bytes a write has at least whose flush may wait for the next write.
+const LARGE: usize = 8 << 10;
 
 /// A connection below TLS. A vectored write of one buffer is made a plain one, which costs less.
 #[derive(Debug)]
@@ -153,11 +158,23 @@ pub(super) struct TrackedIo {
     ledger: Arc<Ledger>,
     /// How many encrypted bytes the ledger counts: an upper bound.
     counted: usize,
+    cork: Cork,
+}
+
+/// What h2 has written, TLS has encrypted, and no system call has sent yet.
+///
+/// h2 flushes after each DATA frame, and once more after the last. The flush right after a large write is left out, so that several
+/// frames share a system call. What then waits is sent in the connection's next turn, which begins at once.
+#[derive(Debug, Default)]
+struct Cork {
+    bytes: usize,
+    /// Whether the next flush is left out.
+    skips: bool,
 }
 
 impl TrackedIo {
-    pub(super) const fn new(tls: Box<TlsStream<ClientStream>>, activity: Rc<Activity>, ledger: Arc<Ledger>) -> Self {
-        Self { tls, activity, ledger, counted: 0 }
+    pub(super) fn new(tls: Box<TlsStream<ClientStream>>, activity: Rc<Activity>, ledger: Arc<Ledger>) -> Self {
+        Self { tls, activity, ledger, counted: 0, cork: Cork::default() }
     }
 
     /// Takes the stream out of TLS without a close_notify.
@@ -174,6 +191,28 @@ impl TrackedIo {
     /// Waits until there is something to read. Everything before was read.
     pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.tls.get_ref().0.poll_readable(cx)
+    }
+
+    /// Writes to TLS alone, unless too many bytes would gather.
+    fn poll_write_corked(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let size = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+        if self.cork.bytes > 0 && self.cork.bytes + size > MAX_CORKED {
+            ready!(self.poll_send(cx))?;
+        }
+        let written = self.tls.get_mut().1.writer().write_vectored(bufs)?;
+        self.cork.bytes += written;
+        self.cork.skips = size >= LARGE;
+        Poll::Ready(Ok(written))
+    }
+
+    /// Sends everything that was written.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.tls).poll_flush(cx);
+        if polled.is_ready() {
+            self.cork.bytes = 0;
+        }
+        self.activity.set_corked(false);
+        self.record_write(polled)
     }
 
     fn record_write<T>(&mut self, polled: Poll<T>) -> Poll<T> {
@@ -200,6 +239,9 @@ impl AsyncRead for TrackedIo {
 
 impl AsyncWrite for TrackedIo {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.activity.is_multiplexed() {
+            return self.poll_write_corked(cx, &[IoSlice::new(buf)]);
+        }
         let polled = Pin::new(&mut self.tls).poll_write(cx, buf);
         self.record_write(polled)
     }
@@ -209,6 +251,9 @@ impl AsyncWrite for TrackedIo {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.activity.is_multiplexed() {
+            return self.poll_write_corked(cx, bufs);
+        }
         let polled = Pin::new(&mut self.tls).poll_write_vectored(cx, bufs);
         self.record_write(polled)
     }
@@ -218,8 +263,11 @@ impl AsyncWrite for TrackedIo {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.tls).poll_flush(cx);
-        self.record_write(polled)
+        if mem::take(&mut self.cork.skips) {
+            self.activity.set_corked(true);
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_send(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -227,3 +275,6 @@ impl AsyncWrite for TrackedIo {
         self.record_write(polled)
     }
 }
+
+#[cfg(test)]
+mod tests;

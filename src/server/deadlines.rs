@@ -81,6 +81,9 @@ impl DeadlineDriver {
                     }
                     return Poll::Ready(ConnectionEnd::Closed);
                 }
+                if self.activity.is_corked() {
+                    cx.waker().wake_by_ref();
+                }
                 if C::CAN_REST && self.activity.begin_rest() {
                     return Poll::Ready(ConnectionEnd::Rest);
                 }
