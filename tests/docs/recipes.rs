@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::blocks::{Block, Kind, split};
 use crate::machine::{Daemon, Machine, meanwhile};
-use crate::programs::output;
+use crate::programs::{are_here, output};
 
 pub fn recipes() -> Vec<PathBuf> {
     let mut files: Vec<_> = fs::read_dir("docs/recipes").unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -106,4 +106,32 @@ fn the_cost_of_a_login_is_printed() {
     let told = String::from_utf8(output.stdout).unwrap();
     let cost = told.strip_prefix("/auth/ott: ").and_then(|rest| rest.split(' ').next()).unwrap_or_default();
     assert!(cost.parse::<f64>().is_ok_and(|micros| micros > 0.0), "{told}");
+}
+
+/// `docs/performance.md`
+#[test]
+fn a_request_may_cost_three_percent_more_instructions_than_before() {
+    if !are_here(&["python3"]) {
+        return;
+    }
+    let check = |[h1, h2]: [u32; 2], built: &str, expected: &str, fails: bool| {
+        let script = format!(
+            r#"import runpy, sys
+bench = runpy.run_path("bench/instructions")
+reference = bench["written"]({{"h1": 100000, "h2": 200000}}, "rustc 1")
+told, failed = bench["verdict"]({{"h1": {h1}, "h2": {h2}}}, "{built}", reference)
+print(told)
+sys.exit(failed)"#
+        );
+        let output = output(Command::new("python3").args(["-c", &script]));
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(told.contains(expected), "{h1} {h2} {built}: {told} {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(fails.into()), "{told}");
+    };
+    check([102_900, 200_000], "rustc 1", "h1: 100,000 before, +2.9 %", false);
+    check([103_100, 200_000], "rustc 1", "h1: a request costs over 3 % more", true);
+    check([103_100, 206_200], "rustc 1", "h1 and h2: a request costs over", true);
+    check([103_100, 190_000], "rustc 1", "Find the cause", true);
+    check([100_000, 193_000], "rustc 1", "bench/instructions --renew", false);
+    check([150_000, 200_000], "rustc 2", "holds for rustc 1; this is rustc 2", false);
 }
