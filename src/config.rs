@@ -3,6 +3,7 @@
 mod advice;
 mod check;
 mod document;
+mod draft_file;
 mod effective;
 mod encoding;
 mod files;
@@ -17,10 +18,11 @@ pub mod types;
 pub use self::check::{
     ChainFlaw, ReadOutcome, admin, audit_file, key_ring_file, load, load_elsewhere, parse, parse_with, read,
 };
+pub use self::draft_file::keep_rights;
 pub use self::effective::EffectiveConfig;
 pub use self::files::{FileSnapshot, FileWatch, can_write};
 pub use self::outbound_proxy::OutboundProxy;
-pub use self::permissions::{exposed_secret, keep_rights};
+pub use self::permissions::exposed_secret;
 pub use self::problem::{Problem, Problems, UnseenSecret};
 pub use self::schema::{inner_keys, schema, written_value};
 pub use self::types::*;

@@ -1,9 +1,9 @@
 //! The users besides the owner that a file's mode admits, and the consequences for its contents. Pure except for
-//! [`Permissions::of`] and [`keep_rights`].
+//! [`Permissions::of`].
 
-use std::fs::{self, File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::StatVfsMountFlags;
@@ -49,18 +49,6 @@ pub fn exposed_secret(file: &File, path: &Path) -> io::Result<Option<String>> {
     let us = rustix::process::geteuid().as_raw();
     let exposure = Permissions::of(file)?.exposure(FileRole::Secret, us, path);
     Ok(exposure.filter(|exposure| exposure.is_refused).map(|found| format!("it {}; {}", found.message, found.hint)))
-}
-
-/// Gives a new file the owner, the group and the mode of the one that it is to replace.
-///
-/// # Errors
-/// When only root may give it to that owner.
-pub fn keep_rights(file: &File, before: &Metadata) -> io::Result<()> {
-    let now = file.metadata()?;
-    if (now.uid(), now.gid()) != (before.uid(), before.gid()) {
-        fchown(file, Some(before.uid()), Some(before.gid()))?;
-    }
-    file.set_permissions(fs::Permissions::from_mode(before.mode() & 0o7777))
 }
 
 const GROUP_READ: u32 = 0o040;
