@@ -178,12 +178,15 @@ impl HeadFilter {
         Ok(())
     }
 
+    /// Returns whether a head has begun to arrive and is not whole. Line ends before it mean nothing (RFC 9112 §2.2).
+    fn holds_head(&self) -> bool {
+        let begun = self.held.bytes.iter().any(|byte| !b"\r\n".contains(byte));
+        begun && !self.guard.is_in_body() && !self.guard.is_open()
+    }
+
     /// Returns whether the head that is arriving took too long.
     fn is_overdue(&self) -> bool {
-        let in_head = || !self.guard.is_in_body() && !self.guard.is_open();
-        self.connection.activity.is_head_overdue()
-            && in_head()
-            && self.held.bytes.iter().any(|byte| !b"\r\n".contains(byte))
+        self.connection.activity.is_head_overdue() && self.holds_head()
     }
 
     /// Returns whether every request that has passed is answered. The answer to a request for another protocol counts if the
@@ -245,6 +248,10 @@ impl ReadFilter for HeadFilter {
                     self.check_held();
                     continue;
                 }
+            }
+            if self.holds_head() {
+                // It began before the last answer was out, and its time begins now.
+                self.connection.activity.on_read();
             }
             ready!(self.poll_client(io, cx, buf))?;
             if buf.filled().len() == before {

@@ -45,7 +45,8 @@ impl Activity {
         let is_awake = self.rest.state.get() == RestState::Awake;
         let after = self.rest.after.get().max(if worker_is_busy { REST_OF_BUSY } else { REST });
         let is_idle = || self.evictable_since().is_some_and(|since| now - since >= after);
-        let is_ordered = is_awake && is_idle() && self.exchanges_begun() > 0;
+        let is_answered = self.exchanges_begun() > 0 && self.write_blocked_since().is_none();
+        let is_ordered = is_awake && is_answered && is_idle();
         if is_ordered {
             self.rest.state.set(RestState::Ordered(self.exchanges_begun()));
         }
@@ -129,6 +130,7 @@ mod tests {
         assert!(fresh.order_rest(later, false));
         fresh.on_write(true);
         assert!(!fresh.begin_rest(), "an answer waits for the client");
+        assert!(!fresh.order_rest(later, false), "each order would wake the connection for nothing");
         fresh.on_write(false);
         assert!(fresh.order_rest(later, false));
         drop(fresh.begin_exchange());

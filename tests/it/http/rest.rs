@@ -65,6 +65,19 @@ async fn line_ends_behind_a_request_are_no_next_one() {
 }
 
 #[tokio::test]
+async fn a_head_that_began_before_the_last_answer_was_out_may_take_its_time() {
+    let upstream = RawUpstream::ok().await;
+    let gate = Gate::before(upstream.addr).await;
+    let mut tls = gate.raw("app.test", "http/1.1").await;
+    let (first, second) = GET.split_at(9);
+    tls.write_all(&[GET, first].concat()).await.unwrap();
+    check_answer(&mut tls).await;
+    sleep(IDLE).await;
+    tls.write_all(second).await.unwrap();
+    check_answer(&mut tls).await;
+}
+
+#[tokio::test]
 async fn a_connection_at_rest_ends_with_its_client_and_in_a_drain() {
     let upstream = RawUpstream::ok().await;
     let gate = Gate::before(upstream.addr).await;

@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
 use crate::kit::client::{read_head, status};
+use crate::kit::frames::{END_STREAM, Frames, data, post};
 use crate::kit::gate::Gate;
 use crate::kit::upstream::RawUpstream;
 
@@ -56,14 +57,16 @@ async fn slowloris_a_head_that_drips_ends() {
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
         drip.abort();
     }
-    // The second request of a connection as well.
-    let mut tls = gate.raw("app.test", "http/1.1").await;
-    tls.write_all(GET).await.unwrap();
-    assert_eq!(status(&read_head(&mut tls).await), 200);
-    tls.write_all(b"GET / HT").await.unwrap();
-    let rest = end(&mut tls).await;
-    assert!(rest.starts_with("okHTTP/1.1 408 "), "{rest}");
-    assert_eq!(upstream.seen().len(), 1);
+    // The second request of a connection as well, also one that began before the first was answered.
+    for (first, second) in [(GET, &b"GET / HT"[..]), (&[GET, b"GET / HT"].concat(), b"")] {
+        let mut tls = gate.raw("app.test", "http/1.1").await;
+        tls.write_all(first).await.unwrap();
+        assert_eq!(status(&read_head(&mut tls).await), 200);
+        tls.write_all(second).await.unwrap();
+        let rest = end(&mut tls).await;
+        assert!(rest.starts_with("okHTTP/1.1 408 "), "{rest}");
+    }
+    assert_eq!(upstream.seen().len(), 2);
     gate.line(&["method=-", "status=408", "reason=header_timeout"]).await;
 }
 
@@ -132,6 +135,20 @@ async fn an_upload_that_pauses_is_answered_408() {
         assert_eq!(status(&answer), 408, "{answer}");
         assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn an_upload_of_empty_frames_pauses() {
+    let upstream = RawUpstream::ok().await;
+    let gate = gate(&upstream, "body_idle = \"400ms\"").await;
+    let mut frames = Frames::open(&gate).await;
+    frames.write(&[post(1), data(1, 0, b"hello")].concat()).await;
+    for _ in 0..24 {
+        sleep(Duration::from_millis(50)).await;
+        frames.write(&data(1, 0, b"")).await;
+    }
+    frames.write(&data(1, END_STREAM, b"")).await;
+    assert_eq!(frames.fate().await, "408");
 }
 
 #[tokio::test]
