@@ -17,8 +17,8 @@ use crate::exchange::Activity;
 
 /// The most bytes that TLS keeps, encrypted, for a client that does not take them.
 const MAX_ENCRYPTED: usize = 64 << 10;
-/// The most bytes that gather before they are sent: encrypted, they fit into what TLS keeps.
-const MAX_CORKED: usize = 48 << 10;
+/// The most bytes that gather before they are sent: three frames of 16 KiB, which fit into what TLS keeps.
+const MAX_CORKED: usize = 50 << 10;
 /// How many bytes a write has at least whose flush may wait for the next write.
 const LARGE: usize = 8 << 10;
 
@@ -199,7 +199,12 @@ impl TrackedIo {
         if self.cork.bytes > 0 && self.cork.bytes + size > MAX_CORKED {
             ready!(self.poll_send(cx))?;
         }
-        let written = self.tls.get_mut().1.writer().write_vectored(bufs)?;
+        let mut written = self.tls.get_mut().1.writer().write_vectored(bufs)?;
+        if written == 0 && size > 0 {
+            // TLS is full: it counts the header of each record, and small frames have many.
+            ready!(self.poll_send(cx))?;
+            written = self.tls.get_mut().1.writer().write_vectored(bufs)?;
+        }
         self.cork.bytes += written;
         self.cork.skips = size >= LARGE;
         Poll::Ready(Ok(written))
@@ -271,6 +276,9 @@ impl AsyncWrite for TrackedIo {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // It sends everything that waits.
+        self.cork = Cork::default();
+        self.activity.set_corked(false);
         let polled = Pin::new(&mut self.tls).poll_shutdown(cx);
         self.record_write(polled)
     }

@@ -1,3 +1,4 @@
+use std::future::poll_fn;
 use std::os::fd::AsFd;
 
 use rustix::io::ioctl_fionread;
@@ -13,7 +14,8 @@ use crate::budget::{Budget, WorkerBudget};
 use crate::observe::metrics::Tally;
 use crate::tls::{dev, provider};
 
-const FRAME: &[u8] = &[0; 16 << 10];
+/// The largest DATA frame, with its head.
+const FRAME: &[u8] = &[0; (16 << 10) + 9];
 
 /// A connection between a client and callgate.
 struct Line {
@@ -73,15 +75,15 @@ async fn a_large_frame_of_http2_waits_for_the_next_flush() {
 #[tokio::test]
 async fn what_gathers_is_bounded() {
     let mut line = Line::new(true).await;
-    for _ in 0..MAX_CORKED / FRAME.len() {
+    for _ in 0..3 {
         line.send(FRAME).await;
         assert_eq!(line.sent(), 0);
     }
     line.send(FRAME).await;
-    assert!(line.sent() > MAX_CORKED as u64 && line.is_corked());
+    assert!(line.sent() > 3 * FRAME.len() as u64 && line.is_corked());
     line.send(b"small").await;
     let all = line.sent();
-    assert!(all > (MAX_CORKED + FRAME.len()) as u64 && !line.is_corked());
+    assert!(all > 4 * FRAME.len() as u64 && !line.is_corked());
 }
 
 #[tokio::test]
@@ -92,4 +94,37 @@ async fn small_frames_and_http1_wait_for_nothing() {
     let mut line = Line::new(false).await;
     line.send(FRAME).await;
     assert!(line.sent() > FRAME.len() as u64 && !line.is_corked());
+}
+
+#[tokio::test]
+async fn many_small_frames_wait_for_a_client_that_takes_none() {
+    let mut line = Line::new(true).await;
+    // As h2 does, whose flush waits for the client: it writes on as long as its own buffer has room.
+    let sent = poll_fn(|cx| {
+        for nth in 0..1_000_000 {
+            match Pin::new(&mut line.io).poll_write(cx, b"small") {
+                Poll::Ready(written) => assert_eq!(written.unwrap(), 5, "{nth}"),
+                Poll::Pending => return Poll::Ready(nth),
+            }
+            let _ = Pin::new(&mut line.io).poll_flush(cx);
+        }
+        panic!("nothing waits");
+    })
+    .await;
+    assert!(line.io.activity.write_blocked_since().is_some());
+    let mut arrived = vec![0; 5 * sent];
+    let (_, flushed) = tokio::join!(line.client.read_exact(&mut arrived), line.io.flush());
+    flushed.unwrap();
+    assert!(arrived.chunks(5).all(|frame| frame == b"small"));
+}
+
+#[tokio::test]
+async fn a_shutdown_sends_what_gathers() {
+    let mut line = Line::new(true).await;
+    line.send(FRAME).await;
+    line.io.shutdown().await.unwrap();
+    assert!(!line.is_corked());
+    let mut arrived = Vec::new();
+    line.client.read_to_end(&mut arrived).await.unwrap();
+    assert_eq!(arrived, FRAME);
 }
