@@ -18,7 +18,7 @@ pub mod types;
 pub use self::check::{
     ChainFlaw, ReadOutcome, admin, audit_file, key_ring_file, load, load_elsewhere, parse, parse_with, read,
 };
-pub use self::draft_file::keep_rights;
+pub use self::draft_file::{keep_rights, lock_folder, put_new, rights_to_keep};
 pub use self::effective::EffectiveConfig;
 pub use self::files::{FileSnapshot, FileWatch, can_write};
 pub use self::outbound_proxy::OutboundProxy;

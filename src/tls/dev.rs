@@ -1,6 +1,6 @@
 //! Certificates for development and the demo, made at run time. No client trusts them by itself.
 
-use std::fs::{self, Metadata, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -27,7 +27,8 @@ impl DevCertificate {
         [("privkey.pem", 0o600, &self.key), ("fullchain.pem", 0o644, &self.chain), ("ca.pem", 0o644, &self.ca)]
     }
 
-    /// Writes the files into a folder, which is made where it is missing. A file that is replaced keeps its owner and its mode.
+    /// Writes the files into a folder, which is made where it is missing. A file that is replaced keeps its owner
+    /// and its mode, unless others may write to the folder.
     ///
     /// # Errors
     /// When a file cannot be written, or one of them exists and `replaces` is false: then no file is written.
@@ -45,8 +46,7 @@ impl DevCertificate {
             let _ = fs::remove_file(&draft);
             let written = write_draft(&draft, mode, text, &path).and_then(|()| match replaces {
                 true => fs::rename(&draft, &path),
-                // Unlike a rename, this never replaces a file.
-                false => fs::hard_link(&draft, &path),
+                false => config::put_new(&draft, &path),
             });
             let _ = fs::remove_file(&draft);
             written?;
@@ -58,7 +58,7 @@ impl DevCertificate {
 /// Writes a file that is to be at `path`, with the rights of the one that is there, or with a mode.
 fn write_draft(draft: &Path, mode: u32, text: &str, path: &Path) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(draft)?;
-    if let Some(before) = path.symlink_metadata().ok().filter(Metadata::is_file) {
+    if let Some(before) = config::rights_to_keep(path) {
         config::keep_rights(&file, &before)?;
     }
     file.write_all(text.as_bytes())

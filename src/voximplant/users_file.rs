@@ -26,8 +26,7 @@ impl UsersFileDraft {
         let path = fs::canonicalize(path)?;
         let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let draft = path.with_file_name(draft_name(&path));
-        let folder = File::open(folder)?;
-        folder.lock()?;
+        let folder = config::lock_folder(folder)?;
         let before = fs::metadata(&path)?;
         // A draft that a crash has left behind holds nothing of value.
         fs::remove_file(&draft)

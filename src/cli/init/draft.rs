@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf, absolute};
@@ -95,15 +95,14 @@ impl Draft {
     }
 
     /// Writes all files, or none, and returns the warnings about the configuration. A file that is replaced keeps its owner and
-    /// its mode.
+    /// its mode, unless others may write to the folder.
     ///
     /// # Errors
     /// When the configuration is wrong, a file exists and is not to be replaced, or cannot be written.
     pub(super) fn write(&self, replaces: bool) -> Result<Vec<Problem>, DraftError> {
         fs::create_dir_all(&self.folder)?;
         // Of two at the same time, the second finds the files of the first.
-        let lock = File::open(&self.folder)?;
-        lock.lock()?;
+        let _lock = config::lock_folder(&self.folder)?;
         if let Some(path) = self.paths().find(|path| !replaces && is_kept(path)) {
             return Err(DraftError::Exists(path));
         }
@@ -121,8 +120,7 @@ impl Draft {
             let path = place.join(&file.name);
             fs::create_dir_all(path.parent().unwrap_or(place))?;
             let mut written = OpenOptions::new().write(true).create_new(true).mode(file.mode).open(path)?;
-            let before = self.folder.join(&file.name).symlink_metadata().ok().filter(|_| replaces);
-            if let Some(before) = before.filter(Metadata::is_file) {
+            if let Some(before) = config::rights_to_keep(&self.folder.join(&file.name)).filter(|_| replaces) {
                 config::keep_rights(&written, &before)?;
             } else if let Some(user) = user.filter(|_| file.mode == SECRET) {
                 fchown(&written, Some(user), None)?;
@@ -152,8 +150,7 @@ fn put(draft: &Path, target: &Path, replaces: bool) -> Result<(), DraftError> {
     if replaces {
         return Ok(fs::rename(draft, target)?);
     }
-    // Unlike a rename, this never replaces a file.
-    fs::hard_link(draft, target).map_err(|error| match error.kind() {
+    config::put_new(draft, target).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => DraftError::Exists(target.to_owned()),
         _ => error.into(),
     })

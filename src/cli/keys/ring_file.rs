@@ -40,8 +40,7 @@ impl RingFile {
             io::ErrorKind::NotFound => io::Error::other(format!("the folder {} does not exist", folder.display())),
             _ => error,
         };
-        let folder = File::open(folder).map_err(explained)?;
-        folder.lock()?;
+        let folder = config::lock_folder(folder).map_err(explained)?;
         Ok(Self { path: path.to_owned(), folder, found: find(path)? })
     }
 
@@ -76,8 +75,7 @@ impl RingFile {
         file.sync_all()?;
         match self.found {
             Some(_) => fs::rename(draft, &self.path),
-            // Unlike a rename, this never replaces a file.
-            None => fs::hard_link(draft, &self.path),
+            None => config::put_new(draft, &self.path),
         }
     }
 }

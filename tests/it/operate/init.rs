@@ -236,6 +236,8 @@ async fn a_key_that_is_replaced_keeps_its_owner_and_its_mode() {
     let key = dir.path().join("certs/privkey.pem");
     check_code(&run(command(dir.path(), &["certs", "app.test"], "")).await, 0);
     let own = rights("privkey.pem");
+    let admit = |mode| fs::set_permissions(dir.path().join("certs"), fs::Permissions::from_mode(mode)).unwrap();
+    admit(0o755);
     fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
     // Only root can give a key away, as to the user of a service.
     let is_root = rustix::process::geteuid().is_root();
@@ -251,4 +253,8 @@ async fn a_key_that_is_replaced_keeps_its_owner_and_its_mode() {
         assert_eq!(rights("privkey.pem"), (owner.0, owner.1, 0o640), "{arguments:?}");
         assert_eq!(rights("ca.pem"), (own.0, own.1, 0o644));
     }
+    // Where others may write, the file may be that of a user who waits for a key.
+    admit(0o777);
+    check_code(&run(command(dir.path(), &["certs", "--force", "app.test"], "")).await, 0);
+    assert_eq!(rights("privkey.pem"), (own.0, own.1, 0o600));
 }
