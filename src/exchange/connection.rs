@@ -85,14 +85,24 @@ pub(crate) struct Tunnel {
 impl Tunnel {
     /// Joins the client's end with the upstream's until the tunnel ends, and records how. `early` is what the client sent
     /// behind its request; `ledger` counts the memory of the client's connection.
-    pub(crate) async fn run<S>(mut self, client: S, early: Bytes, timeouts: TunnelTimeouts, ledger: &Ledger)
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice, for as long as the tunnel runs")]
+    pub(crate) fn run<S>(
+        mut self,
+        client: S,
+        early: Bytes,
+        timeouts: TunnelTimeouts,
+        ledger: Arc<Ledger>,
+    ) -> impl Future<Output = ()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let cut = pin!(self.guard.until_cut());
-        let carried = self.exchange.tunnel_bytes();
-        let joined = upstream::copy_bidirectional(client, early, self.upgraded, timeouts, &carried, cut);
-        let end = ledger.unless_shed(joined).await.unwrap_or(TunnelEnd::Stalled);
-        self.exchange.set_tunnel_end(end);
+        async move {
+            let cut = pin!(self.guard.until_cut());
+            let carried = self.exchange.tunnel_bytes();
+            // Pinned, because each future that this one passes through would keep room for it.
+            let joined = pin!(upstream::copy_bidirectional(client, early, self.upgraded, timeouts, &carried, cut));
+            let end = ledger.unless_shed(joined).await.unwrap_or(TunnelEnd::Stalled);
+            self.exchange.set_tunnel_end(end);
+        }
     }
 }

@@ -70,7 +70,7 @@ impl PassedConnection {
         // Until the tunnel has said how it ended.
         self.end = Some(TunnelEnd::Cut);
         let never = pin!(std::future::pending());
-        let joined = upstream::copy_bidirectional(client, first, target, timeouts, &self.carried, never);
+        let joined = pin!(upstream::copy_bidirectional(client, first, target, timeouts, &self.carried, never));
         self.end = Some(ledger.unless_shed(joined).await.unwrap_or(TunnelEnd::Stalled));
     }
 

@@ -92,9 +92,17 @@ pub(super) async fn serve(mut stream: ClientStream, address: SocketAddr, _permit
     // Boxed, so that each takes only its own room.
     if is_h2 {
         Box::pin(serve_h2(io, connection, worker, driver)).await;
-    } else {
-        Box::pin(serve_h1(io, connection, worker, driver)).await;
+    } else if let Some(TunnelRun { future, driver: _driver }) = Box::pin(serve_h1(io, connection, worker, driver)).await
+    {
+        future.await;
     }
+}
+
+/// The run of the tunnel that a connection has become. It runs when HTTP is over, so that days of it keep nothing of HTTP.
+struct TunnelRun {
+    future: Pin<Box<dyn Future<Output = ()>>>,
+    /// Dropped when the connection ends.
+    driver: DeadlineDriver,
 }
 
 // === Before the handshake ===
@@ -215,7 +223,12 @@ fn tls_session(tls: &ServerConnection, address: IpAddr, policy: TlsPolicy) -> Tl
 
 // === HTTP/1 ===
 
-async fn serve_h1(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Worker>, mut driver: DeadlineDriver) {
+async fn serve_h1(
+    io: TrackedIo,
+    connection: Rc<ClientConnection>,
+    worker: Rc<Worker>,
+    mut driver: DeadlineDriver,
+) -> Option<TunnelRun> {
     // The first request has the deadline of a head, not that of an idle connection.
     connection.activity.on_read();
     let mut io = FilteredIo::http1(io, Rc::clone(&connection));
@@ -252,21 +265,25 @@ async fn serve_h1(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Wo
         connection.activity.end_rest(Instant::now());
         match resting.wake().filter(|_| end == ConnectionEnd::Closed) {
             Some(woken) => (io, service) = (woken, parts.service),
-            None => return,
+            None => return None,
         }
     };
     if end == ConnectionEnd::Overtime {
-        return;
+        return None;
     }
     if let Some(tunnel) = connection.side_channel.tunnel.take() {
         let (io, early) = io.into_parts(unparsed);
         if let Some(stream) = io.tcp() {
             upstream::set_tcp_keepalive(stream);
         }
-        Box::pin(tunnel.run(io, early, TunnelTimeouts::of_websocket(driver.timeouts), &connection.ledger)).await;
-    } else if end == ConnectionEnd::Closed {
+        let timeouts = TunnelTimeouts::of_websocket(driver.timeouts);
+        let future = Box::pin(tunnel.run(io, early, timeouts, Arc::clone(&connection.ledger)));
+        return Some(TunnelRun { future, driver });
+    }
+    if end == ConnectionEnd::Closed {
         Box::pin(io.linger(&unparsed)).await;
     }
+    None
 }
 
 // === HTTP/2 ===
@@ -316,5 +333,5 @@ async fn serve_h2(io: TrackedIo, connection: Rc<ClientConnection>, worker: Rc<Wo
 /// Runs the tunnel that a stream becomes, once its answer is out.
 async fn run_tunnel(stream: OnUpgrade, tunnel: Tunnel, timeouts: TunnelTimeouts, ledger: Arc<Ledger>) {
     let Ok(stream) = stream.await else { return };
-    tunnel.run(TokioIo::new(stream), Bytes::new(), timeouts, &ledger).await;
+    tunnel.run(TokioIo::new(stream), Bytes::new(), timeouts, ledger).await;
 }

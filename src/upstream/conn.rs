@@ -222,7 +222,7 @@ impl Conn {
     /// Takes the byte stream out of HTTP, with the bytes that followed the upstream's 101.
     pub(super) fn into_upgraded(self, ledger: Option<Arc<Ledger>>) -> Upgraded {
         let (io, early) = self.http.into_parts();
-        Upgraded { io, early, ledger, _counts: self.counts }
+        Upgraded { io, early, ledger, counts: self.counts }
     }
 }
 

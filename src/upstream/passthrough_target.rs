@@ -53,7 +53,7 @@ impl PassthroughTarget {
         self.is_unreachable.store(opened.is_err(), Ordering::Relaxed);
         let transport = opened.map_err(|source| Error::Connect { to: Arc::clone(&self.address), source })?;
         let io = UpstreamIo::new(transport, None, descriptor);
-        Ok(Upgraded { io, early: Bytes::new(), ledger: Some(ledger), _counts: ExchangeCounts::default() })
+        Ok(Upgraded { io, early: Bytes::new(), ledger: Some(ledger), counts: ExchangeCounts::default() })
     }
 
     /// Connects once, and closes the connection again.

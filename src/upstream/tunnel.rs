@@ -31,7 +31,7 @@ pub(crate) struct Upgraded {
     pub(super) early: Bytes,
     /// Counts the bytes that wait for either side.
     pub(super) ledger: Option<Arc<Ledger>>,
-    pub(super) _counts: ExchangeCounts,
+    pub(super) counts: ExchangeCounts,
 }
 
 impl Upgraded {
@@ -116,26 +116,29 @@ pub(crate) fn set_tcp_keepalive(stream: &TcpStream) {
 ///
 /// The end of one direction is passed on, and the other direction goes on (half-close) until it is silent for too long.
 /// `early` holds the bytes that followed the client's request. The bytes are counted in `carried`.
-pub(crate) async fn copy_bidirectional<S, C>(
+pub(crate) fn copy_bidirectional<S, C>(
     mut client: S,
     early: Bytes,
     upgraded: Upgraded,
     timeouts: TunnelTimeouts,
     carried: &TunnelBytes,
     mut cut: Pin<&mut C>,
-) -> TunnelEnd
+) -> impl Future<Output = TunnelEnd>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     C: Future<Output = TunnelEnd>,
 {
     let (mut upstream, mut buffered) = (upgraded.io, BufferedBytes::new(upgraded.ledger));
+    // Held until the tunnel ends.
+    let counts = upgraded.counts;
     if let Some(stream) = upstream.tcp() {
         set_tcp_keepalive(stream);
     }
     let (mut up, mut down) = (Transfer::new(early), Transfer::new(upgraded.early));
     let mut timer = LazyTimer::default();
     let mut quiet_since = Instant::now();
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
+        let _ = &counts;
         if let Poll::Ready(end) = cut.as_mut().poll(cx) {
             return Poll::Ready(end);
         }
@@ -154,7 +157,6 @@ where
         let (due, late) = next_deadline(quiet_since, &up, &down, timeouts);
         timer.poll(cx, due).map(|()| late)
     })
-    .await
 }
 
 /// Returns why the tunnel ends, if both directions have ended or one has failed.
