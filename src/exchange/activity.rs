@@ -129,10 +129,10 @@ impl Activity {
 
     // === The head of the next request ===
 
-    /// Records that bytes have arrived.
+    /// Records that bytes have arrived. While the client has yet to take the last answer, the next head has no deadline.
     pub(crate) fn on_read(&self) {
-        let begins = self.exchanges.in_flight.get() == 0 && self.head.is_next.get() && self.head.since.get().is_none();
-        if begins {
+        let is_answered = self.exchanges.in_flight.get() == 0 && self.write_blocked_since.get().is_none();
+        if is_answered && self.head.is_next.get() && self.head.since.get().is_none() {
             self.head.since.set(Some(Instant::now()));
         }
     }

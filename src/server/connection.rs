@@ -92,7 +92,7 @@ pub(super) async fn serve(mut stream: ClientStream, address: SocketAddr, _permit
     // Boxed, so that each takes only its own room.
     if is_h2 {
         Box::pin(serve_h2(io, connection, worker, driver)).await;
-    } else if let Some(TunnelRun { future, driver: _driver }) = Box::pin(serve_h1(io, connection, worker, driver)).await
+    } else if let Some(TunnelRun { future, handle: _handle }) = Box::pin(serve_h1(io, connection, worker, driver)).await
     {
         future.await;
     }
@@ -102,7 +102,7 @@ pub(super) async fn serve(mut stream: ClientStream, address: SocketAddr, _permit
 struct TunnelRun {
     future: Pin<Box<dyn Future<Output = ()>>>,
     /// Dropped when the connection ends.
-    driver: DeadlineDriver,
+    handle: ConnectionHandle,
 }
 
 // === Before the handshake ===
@@ -278,7 +278,7 @@ async fn serve_h1(
         }
         let timeouts = TunnelTimeouts::of_websocket(driver.timeouts);
         let future = Box::pin(tunnel.run(io, early, timeouts, Arc::clone(&connection.ledger)));
-        return Some(TunnelRun { future, driver });
+        return Some(TunnelRun { future, handle: driver.into_handle() });
     }
     if end == ConnectionEnd::Closed {
         Box::pin(io.linger(&unparsed)).await;

@@ -54,6 +54,11 @@ impl DeadlineDriver {
         }
     }
 
+    /// Ends the deadlines. The worker knows of the connection until the handle is dropped.
+    pub(super) fn into_handle(self) -> ConnectionHandle {
+        self.handle
+    }
+
     /// Polls a connection until it ends, or passes a deadline.
     pub(super) async fn drive<C: GracefulShutdown>(&mut self, mut connection: Pin<&mut C>) -> ConnectionEnd {
         poll_fn(|cx| {

@@ -184,6 +184,13 @@ impl HeadFilter {
         begun && !self.guard.is_in_body() && !self.guard.is_open()
     }
 
+    /// Lets the time of a head begin that began to arrive before the last answer was out.
+    fn time_head(&self) {
+        if self.holds_head() {
+            self.connection.activity.on_read();
+        }
+    }
+
     /// Returns whether the head that is arriving took too long.
     fn is_overdue(&self) -> bool {
         self.connection.activity.is_head_overdue() && self.holds_head()
@@ -246,12 +253,9 @@ impl ReadFilter for HeadFilter {
                 ReadState::Checked => {
                     self.guard.stay();
                     self.check_held();
+                    self.time_head();
                     continue;
                 }
-            }
-            if self.holds_head() {
-                // It began before the last answer was out, and its time begins now.
-                self.connection.activity.on_read();
             }
             ready!(self.poll_client(io, cx, buf))?;
             if buf.filled().len() == before {
@@ -284,5 +288,8 @@ impl ReadFilter for HeadFilter {
 
     fn on_flush(&self, is_busy: bool) {
         self.connection.side_channel.interims.set_busy(is_busy);
+        if !is_busy {
+            self.time_head();
+        }
     }
 }

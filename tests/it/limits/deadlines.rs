@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
@@ -68,6 +69,46 @@ async fn slowloris_a_head_that_drips_ends() {
     }
     assert_eq!(upstream.seen().len(), 2);
     gate.line(&["method=-", "status=408", "reason=header_timeout"]).await;
+}
+
+/// An upstream whose answer has as many times 160 KiB as the path says.
+async fn sized() -> RawUpstream {
+    RawUpstream::serving(|mut line| async move {
+        let head = line.head().await.unwrap_or_default();
+        let pieces: usize = head.trim_start_matches("GET /").split(' ').next().unwrap_or_default().parse().unwrap();
+        line.say(&format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", pieces * PIECE)).await;
+        let _ = line.stream.write_all(&vec![b'x'; pieces * PIECE]).await;
+        line.rest().await;
+    })
+    .await
+}
+
+const PIECE: usize = 160 << 10;
+
+/// Of some of these answers the last bytes wait in callgate, and of no exchange, when the client pauses.
+#[tokio::test]
+async fn the_time_of_a_head_does_not_run_while_the_last_answer_waits_for_the_client() {
+    let upstream = sized().await;
+    let gate = gate(&upstream, "header = \"1s\"").await;
+    let clients = (1..=80).map(async |nth| {
+        let (pieces, is_early) = (nth / 2 + 1, nth % 2 == 0);
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(64 << 10).unwrap();
+        let stream = socket.connect(gate.addr).await.unwrap();
+        let mut tls = gate.tls(stream, "app.test", "http/1.1").await.unwrap();
+        let next = ["", "GET / HT"];
+        let request = format!("GET /{pieces} HTTP/1.1\r\nHost: app.test\r\n\r\n{}", next[usize::from(is_early)]);
+        tls.write_all(request.as_bytes()).await.unwrap();
+        sleep(Duration::from_millis(500)).await;
+        tls.write_all(next[usize::from(!is_early)].as_bytes()).await.unwrap();
+        sleep(Duration::from_millis(1500)).await;
+        assert_eq!(status(&read_head(&mut tls).await), 200);
+        let rest = end(&mut tls).await;
+        let body = rest.find(|byte| byte != 'x').unwrap_or(rest.len());
+        assert_eq!(body, pieces * PIECE, "the answer is cut off");
+        assert!(rest[body..].starts_with("HTTP/1.1 408 "), "{pieces}: {}", &rest[body..]);
+    });
+    join_all(clients).await;
 }
 
 #[tokio::test]
