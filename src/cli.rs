@@ -58,6 +58,9 @@ const EX_PENDING: u8 = 75;
 /// The exit code when connections were still open at the drain deadline and were cut off.
 const EX_CUT: u8 = 3;
 
+/// What the short help says of the configuration's keys.
+const KEYS_HINT: &str = "`callgate config explain` explains the keys of the configuration.";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "callgate",
@@ -74,7 +77,7 @@ struct Arguments {
 enum Command {
     /// Serve requests. SIGTERM or SIGINT stops after the requests in flight, a second one at once; SIGHUP reloads the
     /// files, SIGUSR2 hands over to a new process
-    #[command(after_help = "`callgate config explain` explains the keys of the configuration.")]
+    #[command(after_help = KEYS_HINT, after_long_help = explain_keys::help())]
     Run {
         #[command(flatten)]
         config: ConfigArgument,
@@ -87,7 +90,7 @@ enum Command {
     Demo(demo::Arguments),
     /// Report every error in a configuration, without serving it. Exit code 78 if there is one, 69 if only another server
     /// does not work
-    #[command(visible_alias = "validate")]
+    #[command(visible_alias = "validate", after_help = KEYS_HINT, after_long_help = explain_keys::help())]
     Check(check::Arguments),
     /// Refuse every login as an account and end its tunnels, at once and until it is thawed
     Freeze(freeze::FreezeArguments),

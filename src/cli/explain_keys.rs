@@ -39,8 +39,17 @@ pub(super) fn run(arguments: &KeyArguments) -> CommandResult {
     match (arguments.json, &arguments.name) {
         (true, _) => print_line(&format_args!("{:#}", found.iter().map(Key::as_json).collect::<Value>())),
         (false, Some(_)) => print_line(&found.iter().map(Key::to_string).collect::<Vec<_>>().join("\n\n")),
-        (false, None) => print_line(&tables.iter().map(overview).collect::<Vec<_>>().join("\n")),
+        (false, None) => print_line(&overviews(&tables)),
     }
+}
+
+/// Returns what the long help of a command says of the keys.
+pub(super) fn help() -> String {
+    format!("Keys of proxy.toml (`callgate config explain KEY` explains each):\n\n{}", overviews(&keys::tables()))
+}
+
+fn overviews(tables: &[KeyTable]) -> String {
+    tables.iter().map(overview).collect::<Vec<_>>().join("\n")
 }
 
 /// Lists the keys of a table.

@@ -100,6 +100,10 @@ async fn keys_are_explained_by_table_and_by_name() {
     assert!(timeouts.starts_with("server.timeouts\n") && timeouts.contains("\n\nserver.timeouts.idle\n"), "{timeouts}");
     let all = explained(&[], 0).await;
     assert!(all.starts_with("above the first table\n  listen, tls, ") && all.contains("\n[[auth]]\n"), "{all}");
+    for command in ["run", "check"] {
+        let help = run(callgate(&[command, "--help"])).await;
+        assert!(text(&help.stdout).ends_with(&all), "the help of {command} lists the same keys");
+    }
     let unknown = explained(&["pbx.admn"], 2).await;
     assert!(unknown.contains("no table or key pbx.admn: did you mean pbx.admin?"), "{unknown}");
     let drain: Value = serde_json::from_str(&explained(&["server.drain", "--json"], 0).await).unwrap();
