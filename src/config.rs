@@ -22,7 +22,7 @@ pub use self::draft_file::{keep_rights, lock_folder, put_new, rights_to_keep};
 pub use self::effective::EffectiveConfig;
 pub use self::files::{FileSnapshot, FileWatch, can_write};
 pub use self::outbound_proxy::OutboundProxy;
-pub use self::permissions::exposed_secret;
+pub use self::permissions::{exposed_secret, is_strangers};
 pub use self::problem::{Problem, Problems, UnseenSecret};
 pub use self::schema::{inner_keys, schema, written_value};
 pub use self::types::*;

@@ -3,8 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::config_file::is_strangers;
 use super::{CommandResult, print_line, print_remark, report_error};
+use crate::config;
 use crate::tls::dev;
 
 #[derive(Debug, clap::Args)]
@@ -37,7 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> CommandResult {
 
 /// Warns where new files are in a folder of another user, who is not root: that user can put others in their place.
 pub(super) fn warn_of_owner(folder: &Path) {
-    if let Some(owner) = folder.metadata().ok().map(|found| found.uid()).filter(|owner| is_strangers(*owner)) {
+    if let Some(owner) = folder.metadata().ok().map(|found| found.uid()).filter(|owner| config::is_strangers(*owner)) {
         print_remark(&format_args!(
             "warning: {} belongs to the user with the id {owner}, who can replace the files in it: choose a folder of your own",
             folder.display()

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-/// How long another program may hold the lock of a folder.
-const LOCK_PATIENCE: Duration = Duration::from_secs(30);
+use super::permissions::is_strangers;
+
+/// How long another program may hold the lock of a folder. Less than a gate waits for a write to a file.
+const LOCK_PATIENCE: Duration = Duration::from_secs(4);
 /// The time between two tries to lock it.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
 /// The bits of a mode that let others than the owner write.
@@ -20,7 +22,7 @@ const OTHERS_WRITE: u32 = 0o022;
 /// Opens a folder and locks it, so that of two programs that write files there the second waits for the first.
 ///
 /// # Errors
-/// When the folder cannot be opened, or another program holds the lock for half a minute: each user who may read the folder can.
+/// When the folder cannot be opened, or another program holds the lock for four seconds: each user who may read the folder can.
 pub fn lock_folder(folder: &Path) -> io::Result<File> {
     lock_within(folder, LOCK_PATIENCE)
 }
@@ -41,14 +43,15 @@ fn lock_within(folder: &Path, patience: Duration) -> io::Result<File> {
     }
 }
 
-/// Returns the file at a path, whose owner, group and mode a new file there is to keep ([`keep_rights`]).
+/// Returns the file at a path, whose rights a new file there is to keep ([`keep_rights`]).
 ///
-/// There is none to keep in a folder that others may write to: the file may be of another user, who waits for a secret.
+/// There is none to keep in the folder of another user, or one that others may write to: the file may be of a user who waits
+/// there for a secret.
 #[must_use]
 pub fn rights_to_keep(path: &Path) -> Option<Metadata> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let is_open = fs::metadata(folder).is_ok_and(|folder| folder.mode() & OTHERS_WRITE != 0);
-    path.symlink_metadata().ok().filter(|found| found.is_file() && !is_open)
+    let is_ours = |folder: Metadata| folder.mode() & OTHERS_WRITE == 0 && !is_strangers(folder.uid());
+    path.symlink_metadata().ok().filter(|found| found.is_file() && fs::metadata(folder).is_ok_and(is_ours))
 }
 
 /// Gives a new file the owner, the group and the mode of the one that it is to replace.

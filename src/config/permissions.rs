@@ -119,6 +119,16 @@ impl Permissions {
 /// The user id that file modes do not restrict.
 const ROOT: u32 = 0;
 
+/// Tells whether the owner of a file is neither the user of this process nor root.
+#[must_use]
+pub fn is_strangers(owner: u32) -> bool {
+    is_foreign(owner, rustix::process::geteuid().as_raw())
+}
+
+const fn is_foreign(owner: u32, own: u32) -> bool {
+    owner != own && owner != ROOT
+}
+
 /// Quotes a path so that a shell reads it as one word.
 fn shell_word(path: &Path) -> String {
     let text = path.display().to_string();
@@ -145,6 +155,12 @@ mod tests {
             Some(exposure) if exposure.is_refused => "refused",
             Some(_) => "warned",
         }
+    }
+
+    #[test]
+    fn the_files_of_root_and_of_ourselves_are_no_strangers() {
+        assert!(is_foreign(SOMEBODY, ROOT) && is_foreign(SOMEBODY, US));
+        assert!(!is_foreign(ROOT, US) && !is_foreign(US, US) && !is_foreign(ROOT, ROOT));
     }
 
     #[test]

@@ -28,7 +28,8 @@ impl DevCertificate {
     }
 
     /// Writes the files into a folder, which is made where it is missing. A file that is replaced keeps its owner
-    /// and its mode, unless others may write to the folder.
+    /// and its mode, unless the folder is another user's or
+    /// others may write to it.
     ///
     /// # Errors
     /// When a file cannot be written, or one of them exists and `replaces` is false: then no file is written.
@@ -40,6 +41,7 @@ impl DevCertificate {
             return Err(io::Error::other(format!("{} exists", folder.join(name).display())));
         }
         fs::create_dir_all(folder)?;
+        let _lock = config::lock_folder(folder)?;
         for (name, mode, text) in files {
             let (path, draft) = (folder.join(name), folder.join(format!(".{name}.callgate")));
             // A draft that a crash has left behind.

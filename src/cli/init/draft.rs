@@ -95,7 +95,7 @@ impl Draft {
     }
 
     /// Writes all files, or none, and returns the warnings about the configuration. A file that is replaced keeps its owner and
-    /// its mode, unless others may write to the folder.
+    /// its mode, unless the folder is another user's or others may write to it.
     ///
     /// # Errors
     /// When the configuration is wrong, a file exists and is not to be replaced, or cannot be written.
