@@ -4,6 +4,7 @@
 
 mod auto;
 mod client_module;
+mod client_types;
 mod demo;
 mod driver;
 mod logout;

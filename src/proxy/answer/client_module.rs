@@ -7,6 +7,9 @@ use super::response;
 use crate::exchange::Body;
 use crate::proxy::error::Error;
 
+const MODULE: &str = include_str!("client.js");
+const TYPES: &str = include_str!("client.d.ts");
+
 /// A file of the module.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::proxy) enum ClientFile {
@@ -26,8 +29,8 @@ impl ClientFile {
             return Err(Error::MethodNotAllowed("GET, HEAD"));
         }
         let (media_type, text) = match self {
-            Self::Module => ("text/javascript; charset=utf-8", include_str!("client.js")),
-            Self::Types => ("application/typescript; charset=utf-8", include_str!("client.d.ts")),
+            Self::Module => ("text/javascript; charset=utf-8", MODULE),
+            Self::Types => ("application/typescript; charset=utf-8", TYPES),
         };
         let mut response = response::empty(StatusCode::OK);
         let headers = response.headers_mut();
@@ -36,5 +39,26 @@ impl ClientFile {
         headers.insert("cross-origin-resource-policy", HeaderValue::from_static("cross-origin"));
         *response.body_mut() = Body::own(text);
         Ok(response)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Returns the names of the functions and classes that a file exports.
+    fn exports(file: &str) -> BTreeSet<&str> {
+        let exported = file.lines().filter_map(|line| line.strip_prefix("export "));
+        let declared = exported.map(|line| line.strip_prefix("async ").unwrap_or(line));
+        let named = declared.filter_map(|line| ["class ", "function "].iter().find_map(|kind| line.strip_prefix(kind)));
+        named.filter_map(|name| name.split(|letter: char| !letter.is_alphanumeric()).next()).collect()
+    }
+
+    #[test]
+    fn the_types_name_what_the_module_exports() {
+        assert_eq!(exports(MODULE), exports(TYPES));
+        assert_eq!(exports(MODULE).len(), MODULE.matches("\nexport ").count(), "all exports are read");
     }
 }
