@@ -102,6 +102,32 @@ async fn the_pbx_opens_by_one_line_in_a_tab_or_here() {
 
 #[tokio::test]
 #[ignore = "needs Chromium: tests/run"]
+async fn a_page_in_a_frame_opens_the_pbx_in_the_whole_window() {
+    let stage = Stage::set(BrowserSetup::of(Dialect::C)).await;
+    stage.log_in("alice").await;
+    for (around, lang) in [("https://app.test/echo", "fr"), ("http://third.test/", "de")] {
+        stage.browser.go(around).await;
+        stage.browser.run("document.body.innerHTML = '<iframe src=\"https://app.test/\"></iframe>'").await;
+        stage.browser.enter_frame("iframe").await;
+        stage.browser.find("body[data-page]").await;
+        let button = format!(
+            "document.body.innerHTML = '<button>PBX</button>',
+             document.querySelector('button').onclick = () => openPbx({{ lang: '{lang}', target: '_top' }}), null"
+        );
+        run(&stage, &format!("({button})")).await;
+        let here = stage.browser.tab().await;
+        stage.browser.click("button").await;
+        stage.browser.leave_frames().await;
+        stage.expect_portal("40", lang).await;
+        assert_eq!(stage.browser.run("return window === window.top").await, true);
+        assert_eq!(stage.browser.tabs().await, [here], "no other tab opens");
+    }
+    assert_eq!(stage.pbx.mints().len(), 2);
+    stage.expect_no_secret_outside_cookies().await;
+}
+
+#[tokio::test]
+#[ignore = "needs Chromium: tests/run"]
 async fn a_page_that_is_not_listed_may_load_the_module_and_gets_no_token() {
     let stage = Stage::set(BrowserSetup::of(Dialect::C)).await;
     stage.log_in("alice").await;

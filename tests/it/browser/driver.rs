@@ -100,12 +100,17 @@ impl Browser {
         self.switch_to(tab["handle"].as_str().unwrap()).await;
     }
 
+    /// Returns the handles of all tabs.
+    pub async fn tabs(&self) -> Vec<String> {
+        let tabs = self.ask(Method::GET, "window/handles", Value::Null).await;
+        tabs.as_array().unwrap().iter().map(|tab| tab.as_str().unwrap().to_owned()).collect()
+    }
+
     /// Waits until there is a second tab, and returns its handle.
     pub async fn other_tab(&self, this: &str) -> String {
         for _ in 0..PATIENCE / 50 {
-            let tabs = self.ask(Method::GET, "window/handles", Value::Null).await;
-            if let Some(tab) = tabs.as_array().unwrap().iter().find(|tab| *tab != this) {
-                return tab.as_str().unwrap().to_owned();
+            if let Some(tab) = self.tabs().await.into_iter().find(|tab| tab != this) {
+                return tab;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -115,6 +120,17 @@ impl Browser {
     /// Goes on in another tab.
     pub async fn switch_to(&self, tab: &str) {
         self.ask(Method::POST, "window", json!({ "handle": tab })).await;
+    }
+
+    /// Goes on in a frame of the page.
+    pub async fn enter_frame(&self, selector: &str) {
+        let frame = self.find(selector).await;
+        self.ask(Method::POST, "frame", json!({ "id": { ELEMENT: frame } })).await;
+    }
+
+    /// Goes on in the page around all frames.
+    pub async fn leave_frames(&self) {
+        self.ask(Method::POST, "frame", json!({ "id": null })).await;
     }
 
     /// Returns the names of the cookies that the browser would send to an address, those hidden from scripts included.
