@@ -9,6 +9,7 @@ mod demo;
 mod driver;
 mod logout;
 mod oidc;
+mod page_kinds;
 mod pages;
 mod phone;
 mod stage;

@@ -201,6 +201,12 @@ impl Browser {
         self.tools("Emulation.setDeviceMetricsOverride", size).await;
     }
 
+    /// Sends these fields with every request, as a program that opens links in advance does.
+    pub async fn send_fields(&self, fields: Value) {
+        self.tools("Network.enable", json!({})).await;
+        self.tools("Network.setExtraHTTPHeaders", json!({ "headers": fields })).await;
+    }
+
     /// Returns the addresses in the history of the window, oldest first.
     pub async fn history(&self) -> Vec<String> {
         let history = self.tools("Page.getNavigationHistory", json!({})).await;
