@@ -2,11 +2,34 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::driver::Browser;
 use super::stage::{BrowserSetup, Stage};
 use crate::kit::vodia::Dialect;
+
+/// Finds links and buttons whose outline, when the keyboard is at them, does not stand out 3 to 1 from what is around them
+/// (WCAG 2.2 §1.4.11, §2.4.7). axe-core has no rule for that.
+const UNSEEN_FOCUS: &str = "
+    const channel = (value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    const luminance = (color) => {
+        const [red, green, blue] = color.match(/[\\d.]+/g).map((value) => channel(value / 255));
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+    };
+    const behind = (element) => {
+        const color = getComputedStyle(element).backgroundColor;
+        return color.startsWith('rgb(') ? color : behind(element.parentElement);
+    };
+    const isUnseen = (element) => {
+        element.focus({ focusVisible: true });
+        const { outlineStyle, outlineColor } = getComputedStyle(element);
+        const [dark, light] = [outlineColor, behind(element.parentElement)].map(luminance).sort((one, other) => one - other);
+        return outlineStyle !== 'solid' || (light + 0.05) / (dark + 0.05) < 3;
+    };
+    const all = [...document.querySelectorAll('a[href], button:enabled')].filter((element) => element.checkVisibility());
+    const unseen = all.filter(isUnseen).map((element) => element.outerHTML);
+    document.activeElement.blur();
+    return unseen;";
 
 /// Rules for pages, as tests/run installs them.
 pub fn axe() -> String {
@@ -24,6 +47,7 @@ pub async fn check_page(browser: &Browser, axe: &str, name: &str) {
     let Value::Array(violations) = &found else { panic!("{name}: {found}") };
     browser.picture(name).await;
     assert!(violations.is_empty(), "{name} at {}: {found}", browser.address().await);
+    assert_eq!(browser.run(UNSEEN_FOCUS).await, json!([]), "{name}: the focus is not seen");
     let fits = browser.run("return document.documentElement.scrollWidth <= innerWidth").await;
     assert_eq!(fits, true, "{name} is as wide as the window");
 }
