@@ -3,6 +3,7 @@
 use std::fs;
 
 use callgate::tls::dev;
+use serde_json::{Value, json};
 
 use crate::kit::client_certificates::Authority;
 use crate::kit::commands::{callgate, run, text as text_of};
@@ -27,8 +28,13 @@ async fn members(shared: &str, count: usize) -> Vec<Stage> {
 async fn members_share_a_cluster() {
     let Some(group) = Group::cluster().await else { return };
     let urls: Vec<_> = group.nodes.iter().map(|node| format!("\"redis://127.0.0.1:{}\"", node.port)).collect();
-    let members = members(&group.shared(&format!("[{}]", urls[..2].join(", ")), "deadline = \"5s\""), 2).await;
+    let shared = group.shared(&format!("[{}]", urls[..2].join(", ")), "deadline = \"5s\"\nmembers = 2");
+    let members = members(&shared, 2).await;
     assert_eq!(admitted(&members, 40).await, 20);
+    let answer = members[0].gate.told("/status.json");
+    let told: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let nodes: Vec<_> = group.nodes[..2].iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+    assert_eq!(told["shared"], json!({ "nodes": nodes, "members": 2 }));
     // The limits of one login are at several nodes.
     let keys = |port: u16| tell(&["-p", &port.to_string(), "KEYS", "callgate:limit:*"]).lines().count();
     assert!(group.nodes.iter().map(|node| keys(node.port)).sum::<usize>() >= 3);

@@ -211,6 +211,36 @@ async fn a_server_that_is_away_is_reported_and_tried_again() {
 }
 
 #[tokio::test]
+async fn a_renewal_that_fails_is_reported_and_the_old_certificate_stays_in_use() {
+    let Some(mut pebble) = Pebble::new() else { return };
+    pebble.start().await;
+    let gate = AcmeGate::new(pebble.checks).await;
+    let keys = pebble.keys(&gate.dir);
+    gate.configure(&format!("names = [\"one.test\"], {keys}"), &gate.redirect());
+    let mut running = gate.run().await;
+    running.complaint(ISSUED).await;
+    let root = pebble.root().await;
+    until("it is in use", || gate.told("/status").contains("\"one.test\"")).await;
+    let first = gate.own(&root, "one.test").await;
+    running.terminate();
+    running.end().await;
+    pebble.stop();
+
+    // A certificate of another directory is due at once.
+    let moved = keys.replace("/dir\"", "/moved\"");
+    assert_ne!(moved, keys);
+    gate.configure(&format!("names = [\"one.test\"], {moved}"), &gate.redirect());
+    let mut running = gate.run().await;
+    let told = running.complaint("a certificate could not be renewed").await;
+    for part in ["WARN", "name=\"one.test\"", "cannot connect", "next_try_in_seconds="] {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    until("it is counted", || gate.told("/metrics").contains("callgate_acme_failing 1")).await;
+    assert_eq!(gate.own(&root, "one.test").await, first);
+    gate.check_served(&root, "one.test").await;
+}
+
+#[tokio::test]
 async fn a_name_that_cannot_be_checked_is_reported_with_the_words_of_the_server() {
     let Some(mut pebble) = Pebble::new() else { return };
     let ports = pebble.checks;

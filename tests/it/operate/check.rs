@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, SystemTime};
 
 use callgate::state::Store;
 use callgate::tls::dev;
@@ -172,6 +173,33 @@ async fn a_certificate_has_its_days_in_the_report() {
     let report = text(&output.stdout);
     let (line, _) = line(&report, &["ok ", "tls ", "fullchain.pem"]);
     assert!(line.contains("the certificate for app.test: ") && line.contains(" days left, until 2"), "{report}");
+}
+
+/// Writes a certificate that ends in so many days, and an hour.
+fn write_ending_in(dir: &TempDir, days: u64) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(["app.test".to_owned()]).unwrap();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    params.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + Duration::from_secs(days * 24 * 3600 + 3600);
+    secret(dir, "fullchain.pem", &params.self_signed(&key).unwrap().pem());
+    secret(dir, "privkey.pem", &key.serialize_pem());
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_within_21_days_is_a_warning_of_check_and_of_its_report() {
+    let dir = folder("");
+    let renew = "renew it, and look why that was not done by now";
+    for (days, verdict, expected) in [(20, "warning ", Some(renew)), (30, "ok ", None)] {
+        write_ending_in(&dir, days);
+        let report = text(&online(&dir).await.stdout);
+        let answer = format!("the certificate for app.test: {days} days left, until 2");
+        let (_, advice) = line(&report, &[verdict, "tls ", "fullchain.pem", &answer]);
+        assert_eq!(advice, expected, "{report}");
+        let checked = check(&dir).await;
+        let told = text(&checked.stderr);
+        assert_eq!(checked.status.code(), Some(0), "{told}");
+        assert_eq!(told.contains("`tls.cert`: the certificate ends at 2"), expected.is_some(), "{told}");
+    }
 }
 
 const STATE: &str = "[state]\nfile = \"state\"";

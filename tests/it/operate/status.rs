@@ -3,8 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::kit::client::status;
+use crate::kit::commands::limited;
 use crate::kit::gate::Gate;
+use crate::kit::program::Program;
 use crate::kit::stage::{Plan, Stage, until};
+use crate::kit::upstream::RawUpstream;
 
 const TCP: &str = "[admin]\nlisten = \"127.0.0.1:0\"";
 
@@ -63,6 +66,17 @@ async fn the_document_tells_logins_times_sessions_and_refusals() {
     let caps: Vec<_> = told["caps"].as_array().unwrap().iter().map(|cap| cap["name"].as_str().unwrap()).collect();
     assert!(caps.contains(&"connections") && caps.contains(&"sessions remembered"), "{caps:?}");
     assert_eq!(stage.gate.metric("callgate_pbx_mint_time_seconds_count{}"), 1.0);
+}
+
+#[tokio::test]
+async fn the_fullest_bound_is_told_first() {
+    let upstream = RawUpstream::ok().await;
+    let admin = "[admin]\nlisten = \"unix:admin.sock\"";
+    let program = Program::start_by(limited("-n 100"), upstream.addr, "listen = \"127.0.0.1:0\"", admin).await;
+    until("the admin listener", || program.file("admin.sock").exists()).await;
+    let told: Value = serde_json::from_str(body(&program.told("/status.json"))).unwrap();
+    let caps: Vec<_> = told["caps"].as_array().unwrap().iter().map(|cap| cap["name"].as_str().unwrap()).collect();
+    assert_eq!(caps, ["open files", "connections", "bytes in buffers", "sessions remembered"], "{told}");
 }
 
 #[tokio::test]

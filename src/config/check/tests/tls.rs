@@ -392,19 +392,21 @@ fn a_renewed_certificate_that_loses_a_closed_name_to_an_open_wildcard_is_warned_
     }
 }
 
-#[test]
-fn certificates_that_clients_will_refuse_are_warned_of() {
+/// Returns the warnings of a certificate with this change.
+fn warned(change: &dyn Fn(&mut CertificateParams)) -> Vec<Problem> {
     let folder = Folder::new();
     let key = KeyPair::generate().unwrap();
     folder.write("own.key", &key.serialize_pem(), 0o600);
-    let warned = |change: &dyn Fn(&mut CertificateParams)| {
-        let mut params = CertificateParams::new(["a.test".to_owned()]).unwrap();
-        params.not_after = date_time_ymd(2099, 1, 1);
-        change(&mut params);
-        folder.write("own.pem", &params.self_signed(&key).unwrap().pem(), 0o600);
-        let tls = "{ cert = \"own.pem\", key = \"own.key\" }";
-        read(&folder, tls, &LastGood::default()).unwrap().warnings
-    };
+    let mut params = CertificateParams::new(["a.test".to_owned()]).unwrap();
+    params.not_after = date_time_ymd(2099, 1, 1);
+    change(&mut params);
+    folder.write("own.pem", &params.self_signed(&key).unwrap().pem(), 0o600);
+    let tls = "{ cert = \"own.pem\", key = \"own.key\" }";
+    read(&folder, tls, &LastGood::default()).unwrap().warnings
+}
+
+#[test]
+fn certificates_that_clients_will_refuse_are_warned_of() {
     assert_eq!(messages(&warned(&|_| ())), [] as [&str; 0]);
     let server = |params: &mut CertificateParams| {
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
@@ -437,6 +439,20 @@ fn a_certificate_should_have_been_renewed_21_days_before_its_end() {
     assert!(!until(90 * day, 0) && !until(90 * day, -day), "it has expired");
     // Short-lived ones are renewed shortly before their end.
     assert!(!until(6 * day, 2 * day) && until(6 * day, day));
+}
+
+#[test]
+fn a_certificate_that_ends_within_21_days_is_warned_of() {
+    let in_days = |days: i64| Timestamp::from_second(Timestamp::now().as_second() + days * 24 * 3600).unwrap();
+    let ending_at = |end: Timestamp| {
+        let since_1970 = Duration::from_secs(end.as_second().unsigned_abs());
+        warned(&|params| params.not_after = date_time_ymd(1970, 1, 1) + since_1970)
+    };
+    let soon = in_days(20);
+    let warnings = ending_at(soon);
+    assert_eq!(messages(&warnings), [format!("`tls.cert`: the certificate ends at {soon}")]);
+    assert_eq!(warnings[0].hint.as_deref(), Some("renew it, and look why that was not done by now"));
+    assert_eq!(messages(&ending_at(in_days(30))), [""; 0]);
 }
 
 #[test]
