@@ -10,14 +10,12 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::permissions::is_strangers;
+use super::permissions::{GROUP_WRITE, OTHERS_WRITE, is_strangers};
 
 /// How long another program may hold the lock of a folder. Less than a gate waits for a write to a file.
 const LOCK_PATIENCE: Duration = Duration::from_secs(4);
 /// The time between two tries to lock it.
 const LOCK_RETRY: Duration = Duration::from_millis(20);
-/// The bits of a mode that let others than the owner write.
-const OTHERS_WRITE: u32 = 0o022;
 
 /// Opens a folder and locks it, so that of two programs that write files there the second waits for the first.
 ///
@@ -50,7 +48,7 @@ fn lock_within(folder: &Path, patience: Duration) -> io::Result<File> {
 #[must_use]
 pub fn rights_to_keep(path: &Path) -> Option<Metadata> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let is_ours = |folder: Metadata| folder.mode() & OTHERS_WRITE == 0 && !is_strangers(folder.uid());
+    let is_ours = |folder: Metadata| folder.mode() & (GROUP_WRITE | OTHERS_WRITE) == 0 && !is_strangers(folder.uid());
     path.symlink_metadata().ok().filter(|found| found.is_file() && fs::metadata(folder).is_ok_and(is_ours))
 }
 

@@ -53,8 +53,8 @@ pub fn exposed_secret(file: &File, path: &Path) -> io::Result<Option<String>> {
 
 const GROUP_READ: u32 = 0o040;
 const OTHERS_READ: u32 = 0o004;
-const GROUP_WRITE: u32 = 0o020;
-const OTHERS_WRITE: u32 = 0o002;
+pub(super) const GROUP_WRITE: u32 = 0o020;
+pub(super) const OTHERS_WRITE: u32 = 0o002;
 
 impl Permissions {
     /// Reads the permissions of an open file. Its name could lead to another file a moment later.

@@ -27,9 +27,8 @@ impl DevCertificate {
         [("privkey.pem", 0o600, &self.key), ("fullchain.pem", 0o644, &self.chain), ("ca.pem", 0o644, &self.ca)]
     }
 
-    /// Writes the files into a folder, which is made where it is missing. A file that is replaced keeps its owner
-    /// and its mode, unless the folder is another user's or
-    /// others may write to it.
+    /// Writes the files into a folder, which is made where it is missing. A file that is replaced keeps its owner and its mode,
+    /// unless the folder is another user's or others may write to it.
     ///
     /// # Errors
     /// When a file cannot be written, or one of them exists and `replaces` is false: then no file is written.
